@@ -1,0 +1,36 @@
+"""From dense scores and boxes to the few that remain."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+
+def select_detections(
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    conf: float,
+    iou: float,
+    max_candidates: int = 1000,
+    max_detections: int = 300,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per-class non-maximum suppression of one image.
+
+    `boxes` is A×4 xyxy, `scores` A×C (no background column). Every (box, class) pair whose score
+    exceeds `conf` competes; the best `max_candidates` enter the suppression at overlap `iou`.
+    Returns boxes K×4, scores K and labels K, best first, K ≤ `max_detections`.
+    """
+    box_index, labels = (scores > conf).nonzero(as_tuple=True)
+    values = scores[box_index, labels]
+    if len(values) > max_candidates:
+        values, order = values.topk(max_candidates)
+        box_index, labels = box_index[order], labels[order]
+    candidates = boxes[box_index]
+    keep = batched_nms(candidates, values, labels, iou)[:max_detections]
+    return candidates[keep], values[keep], labels[keep]
+
+
+def clip_boxes(boxes: Tensor, height: float, width: float) -> Tensor:
+    """Boxes ...×4 xyxy with every corner moved inside the image."""
+    limit = torch.tensor([width, height, width, height], dtype=boxes.dtype)
+    return boxes.clamp(min=0).minimum(limit)

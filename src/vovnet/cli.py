@@ -1,0 +1,372 @@
+"""The command line: one function per verb that parses, calls one library function and prints.
+
+The library is imported inside the verbs: `--help` and usage errors need not wait for torch.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from vovnet import __version__
+from vovnet.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, EXIT_PARTIAL, VovnetError
+
+DEFAULT_WEIGHTS = "vovdet_nano.voc"
+
+app = App(
+    name="vovnet",
+    help="Pick, train and ship the object detector that is cheapest to run on your hardware.",
+    version=__version__,
+    help_epilogue="Exit codes: 0 done, 2 bad input or usage, 3 done in part, 4 refused, 1 a bug.",
+)
+
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON on stdout.")]
+Many = Parameter(consume_multiple=True)
+
+
+@app.command
+def models(pattern: str = "*", *, as_json: Json = False) -> int:
+    """List models and shipped weights whose names match a shell pattern such as "vov*"."""
+    from vovnet.models import list_detectors, list_models
+    from vovnet.models.weights import SHIPPED, shipped_rows
+
+    detectors = set(list_detectors())
+    rows: list[dict[str, Any]] = [
+        {"name": n, "kind": "detector" if n in detectors else "backbone"}
+        for n in list_models(pattern)
+    ]
+    rows += [row | {"kind": "weights"} for row in shipped_rows(pattern)]
+    if not rows:
+        from vovnet.errors import UnknownNameError
+
+        raise UnknownNameError("model", pattern, [*list_models(), *SHIPPED])
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(rows)
+    return EXIT_OK
+
+
+@app.command
+def count(
+    names: Annotated[list[str], Many],
+    *,
+    imgsz: int = 224,
+    num_classes: int | None = None,
+    stem: Literal["pooled", "strided"] | None = None,
+    batch: int = 1,
+    as_json: Json = False,
+) -> int:
+    """Count parameters, multiply–accumulates, memory access and bytes of models, on paper.
+
+    Parameters
+    ----------
+    names
+        Models, as `vovnet models` lists them.
+    imgsz
+        Input side in pixels.
+    num_classes
+        Classes, counted as the literature does: with the background for DSOD (21 for VOC).
+    stem
+        Backbones only: another stem than the model's own.
+    batch
+        Images per pass.
+    """
+    from vovnet.lab import count_models
+
+    rows = count_models(names, imgsz, num_classes=num_classes, stem=stem, batch=batch)
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table([{k: v for k, v in row.items() if k != "uncounted_ops"} for row in rows])
+        print("macs: multiply–accumulates, flops = 2·macs; memory_access: elements, paper eq. 1")
+    return EXIT_OK
+
+
+@app.command
+def train(
+    *,
+    data: Annotated[list[str] | None, Many] = None,
+    model: str | None = None,
+    config: Path | None = None,
+    val: str | None = None,
+    val_every: int | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    imgsz: int | None = None,
+    lr: float | None = None,
+    workers: int | None = None,
+    seed: int | None = None,
+    amp: Literal["auto", "bf16", "off"] | None = None,
+    device: str = "cpu",
+    name: str | None = None,
+    resume: Path | None = None,
+    as_json: Json = False,
+) -> int:
+    """Train a detector on a VOC, COCO or YOLO dataset.
+
+    Parameters
+    ----------
+    data
+        Datasets, each PATH or PATH@SPLIT; more than one are merged by class name.
+    model
+        A detector, as `vovnet models` lists them (default: vovdet_nano).
+    config
+        A YAML recipe; the other options win over it.
+    val
+        Dataset to evaluate on at the end, PATH or PATH@SPLIT.
+    val_every
+        Evaluate every so many epochs too.
+    imgsz
+        Input side in pixels at the end of training (a recipe may start smaller).
+    amp
+        bf16 autocast; auto takes it where the processor computes in it.
+    name
+        Folder below runs/train; the next free number is added if it exists.
+    resume
+        A run's folder: go on with it. Only --epochs may be changed.
+    """
+    from vovnet.train.console import train_in_console
+    from vovnet.train.recipe import read_recipe, recipe_from_dict
+    from vovnet.train.run import load_run, with_overrides
+
+    given = {
+        "data": data, "model": model, "val": val, "val_every": val_every, "epochs": epochs,
+        "batch": batch, "imgsz": imgsz, "lr": lr, "workers": workers, "seed": seed, "amp": amp,
+    }  # fmt: skip
+    given = {k: v for k, v in given.items() if v is not None}
+    if resume is not None:
+        if set(given) - {"epochs"} or config:
+            raise VovnetError("--resume takes the run's own recipe; only --epochs may be changed")
+        recipe, folder = with_overrides(load_run(resume), epochs=epochs), resume
+    else:
+        values = {"model": "vovdet_nano"} | (read_recipe(config) if config else {}) | given
+        recipe = recipe_from_dict(values)
+        folder = _run_folder("train", name or recipe.model)
+    row = train_in_console(recipe, folder, resume=resume is not None, device=device)
+    if as_json:
+        _print_json({"folder": str(folder), **row})
+    else:
+        print(folder)
+    return EXIT_OK
+
+
+@app.command
+def val(
+    *,
+    data: str,
+    weights: str = DEFAULT_WEIGHTS,
+    split: str | None = None,
+    model: str | None = None,
+    imgsz: int | None = None,
+    batch: int = 8,
+    device: str = "cpu",
+    as_json: Json = False,
+) -> int:
+    """Measure a detector's accuracy: COCO AP, VOC 11-point and area AP.
+
+    Parameters
+    ----------
+    data
+        A VOC, COCO or YOLO dataset, PATH or PATH@SPLIT.
+    weights
+        A shipped name or a .safetensors file.
+    split
+        Which split (default: val, else test).
+    model
+        The model the weights must be for.
+    """
+    from vovnet.data.open import open_dataset, parse_source
+    from vovnet.evaluate.run import evaluate
+
+    detector = _load(weights, model, imgsz, device)
+    path, given_split = parse_source(data)
+    dataset = open_dataset(path, split or given_split, detector.names, purpose="val")
+    for problem in dataset.problems[:10]:
+        _note(f"{problem.action}: {problem.where}: {problem.what}")
+    if len(dataset.problems) > 10:
+        _note(f"... and {len(dataset.problems) - 10} more annotation problems")
+    metrics = evaluate(detector, dataset, batch=batch)
+    metrics |= {"weights": weights, "split": dataset.split, "problems": len(dataset.problems)}
+    if as_json:
+        _print_json(metrics)
+    else:
+        _print_metrics(metrics)
+    return EXIT_OK
+
+
+@app.command
+def predict(
+    sources: Annotated[list[str], Many],
+    *,
+    weights: str | None = None,
+    model: str | None = None,
+    conf: float = 0.25,
+    iou: float = 0.6,
+    imgsz: int | None = None,
+    device: str = "cpu",
+    out: Path | None = None,
+    save: bool = True,
+    as_json: Json = False,
+) -> int:
+    """Find objects in pictures; print them, and draw them into annotated copies.
+
+    Parameters
+    ----------
+    sources
+        Files, folders, globs, or skimage:NAME for a photograph inside scikit-image.
+    weights
+        A shipped name or a .safetensors file (default: vovdet_nano.voc).
+    model
+        A detector, to take its shipped weights.
+    conf
+        Least score shown.
+    iou
+        Overlap above which the weaker of two boxes of a class is dropped.
+    imgsz
+        Input side in pixels (default: the weights' own).
+    out
+        Folder for the annotated pictures (default: the next runs/predict/...).
+    save
+        Write annotated pictures.
+    """
+    from vovnet.models.weights import default_weights
+    from vovnet.predict import expand_sources, predict_files
+
+    _check_share("conf", conf)
+    _check_share("iou", iou)
+    paths = expand_sources(sources)
+    chosen = weights or (default_weights(model) if model else DEFAULT_WEIGHTS)
+    detector = _load(chosen, model, imgsz, device)
+    folder = (out or _run_folder("predict", "predict")) if save else None
+    rows, failed = [], 0
+    for row in predict_files(detector, paths, conf=conf, iou=iou, out=folder):
+        rows.append(row.to_dict())
+        failed += row.error is not None
+        if row.error is not None:
+            _note(row.error)
+        elif not as_json:
+            _print_row(rows[-1])
+    if as_json:
+        _print_json(rows)
+    elif folder is not None and failed < len(rows):
+        print(folder)
+    if not failed:
+        return EXIT_OK
+    return EXIT_BAD_INPUT if failed == len(rows) else EXIT_PARTIAL
+
+
+@app.command
+def env(*, as_json: Json = False) -> int:
+    """Show the machine and the versions that results depend on."""
+    from vovnet.lab import environment
+
+    facts = environment()
+    if as_json:
+        _print_json(facts)
+    else:
+        for section, values in facts.items():
+            print(f"{section}: {values if not isinstance(values, dict) else ''}")
+            for key, value in values.items() if isinstance(values, dict) else ():
+                print(f"  {key}: {value}")
+    return EXIT_OK
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code. Errors of the input are one line on stderr."""
+    try:
+        result = app(
+            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except cyclopts.CycloptsError as error:
+        return _fail(" ".join(str(error).split()) + " See vovnet --help.", EXIT_BAD_INPUT)
+    except VovnetError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except BrokenPipeError:
+        return EXIT_OK
+    except Exception:
+        traceback.print_exc()
+        return _fail("this is a bug in vovnet; please report it with the lines above", EXIT_BUG)
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _fail(message: str, code: int) -> int:
+    _note(message)
+    return code
+
+
+def _note(message: str) -> None:
+    print(f"vovnet: {message}", file=sys.stderr)
+
+
+def _load(weights: str, model: str | None, imgsz: int | None, device: str) -> Any:
+    from vovnet.models.weights import load_detector
+
+    return load_detector(weights, model, imgsz=imgsz, device=device, fuse=True)
+
+
+def _run_folder(verb: str, name: str) -> Path:
+    """runs/VERB/NAME, or the first NAME-2, NAME-3, ... that is free."""
+    base = Path("runs") / verb
+    if Path(name).name != name:
+        raise VovnetError(f"--name {name}: give a plain name, not a path")
+    number, folder = 1, base / name
+    while folder.exists():
+        number += 1
+        folder = base / f"{name}-{number}"
+    return folder
+
+
+def _check_share(option: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise VovnetError(f"--{option} {value}: must lie in 0..1")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    found = row["detections"]
+    print(
+        f"{row['path']}: {len(found)} found" + (f" -> {row['annotated']}" * bool(row["annotated"]))
+    )
+    for item in found:
+        box = " ".join(f"{v:.0f}" for v in item["box"].values())
+        print(f"  {item['label']:<12} {item['score']:.2f}  {box}")
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    classes = metrics.pop("per_class")
+    for key, value in metrics.items():
+        print(f"{key:<12} {f'{value:.4f}' if isinstance(value, float) else value}")
+    _print_table([{"class": name, **values} for name, values in classes.items()])
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    """Columns of plain text, as wide as they need to be; numbers to the right."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        padded = (
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
+        print("  ".join(padded).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, int) and abs(value) >= 1_000_000:
+        return f"{value / 1e9:.3f} G" if abs(value) >= 1_000_000_000 else f"{value / 1e6:.2f} M"
+    return str(value)

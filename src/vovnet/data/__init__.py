@@ -1,0 +1,1 @@
+"""From files to training batches: readers, safe image decoding, augmentation, loading."""

@@ -1,0 +1,193 @@
+"""Open images from anywhere, safely: an RGB picture as displayed, or a one-line `ImageError`."""
+
+import errno
+import io
+import os
+import stat
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vovnet.data._common import one_line
+from vovnet.errors import ImageError
+
+MAX_PIXELS = 64_000_000
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+# The decoder of JPEG also opens MPO, the two-picture JPEG of stereo cameras and phones.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_REASONS = {
+    errno.ENOENT: "no such file; check the path",
+    errno.ENOTDIR: "no such file; check the path",
+    errno.EACCES: "permission denied; make it readable for this user",
+    errno.EPERM: "permission denied; make it readable for this user",
+    errno.ELOOP: "a loop of symbolic links; point the link at a file",
+}
+
+
+def load_image(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
+) -> Image.Image:
+    """The image at `path` as an RGB picture, turned the way its EXIF says it is displayed.
+
+    Transparency is shown on white. Values of more than 8 bits are scaled from the smallest of
+    8, 12 or 16 bits that holds them all (floats: 0..1 or 0..255); anything else is stretched
+    from its least to its greatest value. Of an animation the first frame is returned.
+    `shrink_to` lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, faster, while both sides
+    stay at least `shrink_to` pixels; `image_size` and `open_image` give the size before that.
+
+    Raises `ImageError` for what is missing, empty, damaged, no regular file, none of JPEG, PNG,
+    WebP, BMP, GIF and TIFF, or over `max_pixels` (by its header, before anything is decoded;
+    Pillow's own ceiling of 179 million stays in any case).
+    """
+    return open_image(path, max_pixels=max_pixels, shrink_to=shrink_to)[0]
+
+
+def open_image(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Like `load_image`, with the (height, width) of the whole image as displayed."""
+    with _open_file(path) as file, _header(file, one_line(path)) as image:
+        return _decode(image, one_line(path), max_pixels, shrink_to)
+
+
+def decode_image(
+    data: bytes,
+    name: str = "image",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    shrink_to: int | None = None,
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Like `open_image`, from the bytes of a file that errors call `name`."""
+    if not data:
+        raise ImageError(f"{one_line(name)}: is empty (0 bytes); send it again")
+    with _header(io.BytesIO(data), one_line(name)) as image:
+        return _decode(image, one_line(name), max_pixels, shrink_to)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) as displayed, EXIF applied, from the header alone; raises `ImageError`."""
+    with _open_file(path) as file, _header(file, one_line(path)) as image:
+        return _displayed_size(image)
+
+
+@contextmanager
+def _open_file(path: str | Path) -> Generator[BinaryIO, None, None]:
+    name = one_line(path)
+    try:
+        # Opening a named pipe would wait for its writer, so the kind is checked first.
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"{name}: is a folder; give an image file")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{name}: is a pipe, device or socket; give an image file")
+        if status.st_size == 0:
+            raise ImageError(f"{name}: is empty (0 bytes); copy or download it again")
+        file = open(path, "rb")  # noqa: SIM115 (closed below; errors of the body are not ours)
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"{one_line(error.strerror)}; check the path")
+        raise ImageError(f"{name}: {reason}") from error
+    except ValueError as error:
+        raise ImageError(f"{name}: not a path ({error}); check the path") from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _header(file: BinaryIO, name: str) -> Generator[Image.Image, None, None]:
+    """The image of `file`, not yet decoded; every error of the body becomes an `ImageError`."""
+    try:
+        with warnings.catch_warnings():
+            # Too many pixels is an error of ours, and odd metadata spoils no picture. Only Pillow's
+            # warnings, because a thread beside this one can keep the filter longer.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with Image.open(file, formats=_FORMATS) as image:
+                yield image
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name}: not a readable JPEG, PNG, WebP, BMP, GIF or TIFF image; "
+            "check the file, or convert it to one of these"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: has too many pixels to open safely; shrink it") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: does not fit into memory; shrink it") from error
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        raise ImageError(
+            f"{name}: damaged image ({one_line(error)}); replace the file or leave it out"
+        ) from error
+
+
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, shrink_to: int | None
+) -> tuple[Image.Image, tuple[int, int]]:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: {width}x{height} is {width * height / 1e6:.1f} million pixels, over the "
+            f"limit of {max_pixels / 1e6:.4g} million; shrink it or raise max_pixels"
+        )
+    size = _displayed_size(image)
+    turn = _UPRIGHT.get(_orientation(image))
+    if shrink_to is not None:
+        image.draft(None, (max(shrink_to, 1), max(shrink_to, 1)))
+    picture = _to_rgb(image)
+    picture.info.clear()  # else its EXIF could be applied a second time
+    return (picture if turn is None else picture.transpose(turn)), size
+
+
+def _displayed_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, from what stands before the pixels."""
+    if image.format == "TIFF":  # Pillow turns these itself, size included
+        return 1
+    try:
+        # Not `image.getexif()`: that of PNG decodes the picture to look for EXIF behind it.
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF is no reason to refuse an intact picture
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        return _scaled(np.asarray(image), (1.0, 255.0))
+    if image.mode.startswith("I"):
+        return _scaled(np.asarray(image), (255.0, 4095.0, 65535.0))
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    image.load()
+    return image.convert("RGB")
+
+
+def _scaled(values: np.ndarray, scales: tuple[float, ...]) -> Image.Image:
+    """An RGB picture of H×W grey values, white at the smallest of `scales` that holds them all."""
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    white = next((scale for scale in scales if high <= scale), None)
+    if low < 0 or white is None:
+        values, white = values - low, max(high - low, 1e-12)
+    return Image.fromarray((values * (255.0 / white)).round().astype(np.uint8)).convert("RGB")

@@ -1,0 +1,147 @@
+"""Batches for training: which image, augmented how, at which size, decided by (seed, epoch, index).
+
+No worker keeps random state, so a resumed run repeats exactly the batches it would have seen.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from vovnet.data.images import load_image
+from vovnet.data.record import Dataset, Record
+from vovnet.data.sample import Sample
+from vovnet.data.ssd import SSDAugment
+from vovnet.data.zoom import ZoomAugment
+from vovnet.losses import Target
+
+
+class Draw(NamedTuple):
+    """One sample to make: `index` into the dataset, the input size in pixels, mosaic or not."""
+
+    epoch: int
+    index: int
+    size: int
+    mosaic: bool
+
+
+class Batch(NamedTuple):
+    """uint8 pixels N×H×W×3 and one `Target` per image."""
+
+    pixels: Tensor
+    targets: list[Target]
+
+
+class ImageCache:
+    """Decoded images in memory, the longer side at most `longest` pixels.
+
+    Filled before the workers fork, which then share the pages.
+    """
+
+    def __init__(self, records: Sequence[Record], longest: int, threads: int = 2) -> None:
+        self.longest = longest
+        with ThreadPoolExecutor(threads) as pool:
+            self._pixels = list(pool.map(self._load, records))
+
+    def _load(self, record: Record) -> tuple[np.ndarray, float, float]:
+        image = load_image(record.path)
+        width, height = image.size
+        scale = min(1.0, self.longest / max(width, height))
+        if scale < 1.0:
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.asarray(image), image.width / width, image.height / height
+
+    def sample(self, index: int, record: Record, difficult: bool) -> Sample:
+        """The record's pixels with its boxes in their coordinates; crowds are left out."""
+        pixels, scale_x, scale_y = self._pixels[index]
+        keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
+        boxes = record.boxes[keep] * np.array([scale_x, scale_y] * 2, np.float32)
+        return Sample(pixels, boxes, record.labels[keep])
+
+
+class TrainSamples(TorchDataset):
+    """Makes the augmented sample of a `Draw`."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        cache: ImageCache,
+        augment: ZoomAugment | SSDAugment,
+        seed: int,
+        difficult: bool,
+    ) -> None:
+        self.dataset = dataset
+        self.cache = cache
+        self.augment = augment
+        self.seed = seed
+        self.difficult = difficult
+
+    def __getitem__(self, index: Draw) -> Sample:
+        draw = index
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
+        if draw.mosaic and isinstance(self.augment, ZoomAugment):
+            others = rng.integers(len(self.dataset), size=3)
+            parts = [self._raw(i) for i in (draw.index, *others)]
+            return self.augment.mosaic(parts, draw.size, rng)
+        return self.augment.single(self._raw(draw.index), draw.size, rng)
+
+    def _raw(self, index: int) -> Sample:
+        return self.cache.sample(index, self.dataset.records[index], self.difficult)
+
+
+class EpochBatches(Sampler):
+    """Batches of draws for one epoch after another; `plan` gives an epoch's size and mosaic share.
+
+    The last, smaller batch is dropped unless it is the only one: batch statistics of two or three
+    images do harm.
+    """
+
+    def __init__(
+        self, length: int, batch: int, seed: int, plan: Callable[[int], tuple[int, float]]
+    ) -> None:
+        self.length = length
+        self.batch = min(batch, length)
+        self.seed = seed
+        self.plan = plan
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length // self.batch
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        size, mosaic = self.plan(self.epoch)
+        order = rng.permutation(self.length)[: len(self) * self.batch]
+        draws = [Draw(self.epoch, int(i), size, bool(rng.random() < mosaic)) for i in order]
+        for start in range(0, len(draws), self.batch):
+            yield draws[start : start + self.batch]
+
+
+def _collate(samples: list[Sample]) -> Batch:
+    pixels = torch.from_numpy(np.stack([s.pixels for s in samples]))
+    targets = [Target(torch.from_numpy(s.boxes), torch.from_numpy(s.labels)) for s in samples]
+    return Batch(pixels, targets)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def train_loader(samples: TrainSamples, batches: EpochBatches, workers: int) -> DataLoader:
+    """A loader of `Batch`es; set `batches.epoch` before iterating."""
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        collate_fn=_collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+    )

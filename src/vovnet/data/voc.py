@@ -1,0 +1,225 @@
+"""Read PASCAL VOC: `Annotations/*.xml`, `ImageSets/Main/<split>.txt`, `JPEGImages`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from vovnet.data._common import (
+    Box,
+    Folder,
+    clip_box,
+    make_record,
+    one_line,
+    read_bytes,
+    read_text,
+    unknown_split,
+)
+from vovnet.data.images import image_size
+from vovnet.data.record import Dataset, Problem, Record
+from vovnet.errors import DataError, ImageError, UnknownNameError
+
+VOC_NAMES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+ALL = "all"
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class _Object(NamedTuple):
+    name: str
+    corners: tuple[str, ...]
+    difficult: bool
+
+
+class _Annotation(NamedTuple):
+    """One file, its name fit for messages; `size` is (height, width), zero where not given."""
+
+    file: str
+    size: tuple[int, int]
+    objects: list[_Object]
+
+
+def voc_splits(root: Path) -> tuple[str, ...]:
+    """The splits of a VOC folder; ("all",) where it has no lists."""
+    lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    return tuple(path.stem for path in lists) or (ALL,)
+
+
+def read_voc(root: str | Path, split: str, names: Sequence[str] | None = None) -> Dataset:
+    """The images of `split` with their objects; image ids are 1..n in the order of the list.
+
+    VOC's corners are 1-based pixels, both included, so a box becomes (xmin-1, ymin-1, xmax, ymax)
+    in continuous pixels, clipped to the image. The size comes from the XML, or from the image
+    where the XML has none. A split without a list, in a folder without lists, is "all".
+
+    Labels index `names` if given; else the 20 PASCAL classes where the folder has no others; else
+    the sorted class names of all annotations in the folder, so that splits agree.
+
+    Objects that cannot be used are clipped or left out, images without file or annotation are
+    left out, and each is told in `Dataset.problems` (objects count from 1). Raises `DataError`
+    for an unknown or empty split, malformed XML, XML with a DTD, names that leave the folder, and
+    a class that is not in `names`.
+    """
+    root = Path(root)
+    problems: list[Problem] = []
+    annotations: list[tuple[str, _Annotation]] = []
+    folder = Folder(root / "Annotations", root)
+    for stem in _stems(root, split, problems):
+        path = folder.find(f"{stem}.xml", f"split {split}")
+        if path is None:
+            problems.append(Problem(f"{one_line(stem)}.xml", "no such annotation", "skipped"))
+        else:
+            annotations.append((stem, _parse(path)))
+    names = tuple(names) if names is not None else _names(root, [a for _, a in annotations])
+    labels = {name: label for label, name in enumerate(names)}
+    images = Folder(root / "JPEGImages", root)
+    records: list[Record] = []
+    for stem, annotation in annotations:
+        image = _image(images, stem, annotation, problems)
+        if image is not None:
+            records.append(_record(len(records) + 1, *image, annotation, labels, problems))
+    if not records:
+        reason = f" ({problems[0].where}: {problems[0].what})" if problems else ""
+        raise DataError(f"{one_line(root)}: split {split} has no images{reason}; check its list")
+    return Dataset(root, split, "voc", names, tuple(records), problems=tuple(problems))
+
+
+def _stems(root: Path, split: str, problems: list[Problem]) -> list[str]:
+    """The ids of the split, each once, in order."""
+    if not (root / "Annotations").is_dir():
+        raise DataError(f"{one_line(root)}: no folder Annotations; give the root of a VOC set")
+    splits = voc_splits(root)
+    if split not in splits:
+        raise unknown_split(root, split, splits)
+    lists = root / "ImageSets" / "Main"
+    if splits == (ALL,) and not (lists / "all.txt").exists():
+        return sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
+    stems: dict[str, None] = {}
+    for number, line in enumerate(read_text(lists / f"{split}.txt").splitlines(), start=1):
+        stem, _, mark = line.strip().rpartition(" ")
+        # Lists of a single class carry -1, 0 or 1 behind the id.
+        stem = stem.strip() if mark in {"-1", "0", "1"} and stem else line.strip()
+        if stem in stems:
+            problems.append(
+                Problem(f"{split}.txt line {number}", f"{one_line(stem)} again", "skipped")
+            )
+        elif stem:
+            stems[stem] = None
+    return list(stems)
+
+
+def _names(root: Path, annotations: Iterable[_Annotation]) -> tuple[str, ...]:
+    found = {item.name for annotation in annotations for item in annotation.objects}
+    if found == set(VOC_NAMES):
+        return VOC_NAMES
+    folder = Folder(root / "Annotations", root)
+    for file in sorted((root / "Annotations").glob("*.xml")):
+        try:
+            path = folder.find(file.name, "Annotations")
+            found.update(item.name for item in _parse(path).objects) if path else None
+        except DataError:  # of another split, which reports it when it is read
+            continue
+    found.discard("")
+    return VOC_NAMES if found <= set(VOC_NAMES) else tuple(sorted(found))
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Refuses a document type, whose entities can make a small file huge or read other files."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise DataError("XML with a document type (DTD) is refused; remove it")
+
+
+def _parse(path: Path) -> _Annotation:
+    parser = ElementTree.XMLParser(target=_Builder())
+    try:
+        parser.feed(read_bytes(path))
+        root = parser.close()
+    except ElementTree.ParseError as error:
+        raise DataError(f"{one_line(path)}: malformed XML ({error}); mend the file") from error
+    except DataError as error:
+        raise error if error.__cause__ else DataError(f"{one_line(path)}: {error}") from error
+    except (ValueError, LookupError) as error:
+        raise DataError(f"{one_line(path)}: unreadable XML ({one_line(error)})") from error
+    if root.tag != "annotation":
+        raise DataError(f"{one_line(path)}: <{one_line(root.tag)}> is not a VOC <annotation>")
+    size = (_pixels(root.findtext("size/height")), _pixels(root.findtext("size/width")))
+    return _Annotation(
+        one_line(path.name), size, [_object(element) for element in root.iterfind("object")]
+    )
+
+
+def _object(element: ElementTree.Element) -> _Object:
+    box = element.find("bndbox")
+    return _Object(
+        name=(element.findtext("name") or "").strip(),
+        corners=() if box is None else tuple(box.findtext(corner) or "" for corner in _CORNERS),
+        difficult=(element.findtext("difficult") or "").strip() == "1",
+    )
+
+
+def _pixels(text: str | None) -> int:
+    try:
+        return max(int(float(text or 0)), 0)
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _image(
+    folder: Folder, stem: str, annotation: _Annotation, problems: list[Problem]
+) -> tuple[Path, tuple[int, int]] | None:
+    """The image file and its size, or None, told in `problems`."""
+    paths = (folder.find(stem + suffix, annotation.file) for suffix in _SUFFIXES)
+    path = next((path for path in paths if path is not None), None)
+    if path is None:
+        problems.append(Problem(annotation.file, f"no image {one_line(stem)}.jpg", "skipped"))
+        return None
+    if all(annotation.size):
+        return path, annotation.size
+    try:
+        return path, image_size(path)
+    except ImageError as error:
+        problems.append(Problem(annotation.file, f"no <size>, and {error}", "skipped"))
+        return None
+
+
+def _record(
+    image_id: int,
+    path: Path,
+    size: tuple[int, int],
+    annotation: _Annotation,
+    labels: dict[str, int],
+    problems: list[Problem],
+) -> Record:
+    rows: list[tuple[Box, int]] = []
+    difficult: list[bool] = []
+    for number, item in enumerate(annotation.objects, start=1):
+        where = f"{annotation.file} object {number}"
+        if not item.name:
+            problems.append(Problem(where, "no <name>", "skipped"))
+            continue
+        if item.name not in labels:
+            raise DataError(f"{where}: {one_line(UnknownNameError('class', item.name, labels))}")
+        box, fault = _box(item, size)
+        if fault:
+            problems.append(Problem(where, fault, "clipped" if box else "skipped"))
+        if box:
+            rows.append((box, labels[item.name]))
+            difficult.append(item.difficult)
+    return make_record(path, image_id, size, rows, difficult=difficult)
+
+
+def _box(item: _Object, size: tuple[int, int]) -> tuple[Box | None, str]:
+    if not item.corners:
+        return None, "no <bndbox>"
+    try:
+        x1, y1, x2, y2 = map(float, item.corners)
+    except ValueError as error:
+        return None, f"corner that is no number ({one_line(error)})"
+    if x2 <= x1 or y2 <= y1:  # strictly a box of one pixel, in fact a stray click
+        return None, f"box ({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g}) has no area"
+    return clip_box((x1 - 1, y1 - 1, x2, y2), size)

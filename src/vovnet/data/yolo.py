@@ -1,0 +1,259 @@
+"""Read the YOLO layout: image folders, a label file for each image, and `data.yaml`."""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from vovnet.data._common import (
+    Box,
+    Folder,
+    clip_box,
+    make_record,
+    one_line,
+    read_text,
+    unknown_split,
+)
+from vovnet.data.images import IMAGE_SUFFIXES, image_size
+from vovnet.data.record import Dataset, Problem, Record
+from vovnet.errors import DataError, ImageError
+
+YAML_SUFFIXES = (".yaml", ".yml")
+_YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+_MAX_YAML_BYTES = 1_000_000
+_MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a set's images are: per split, folders of images and text files that list them."""
+
+    root: Path
+    splits: dict[str, list[Path]]
+    names: tuple[str, ...]
+
+
+def find_yaml(source: Path) -> Path | None:
+    """The `data.yaml` of a YOLO folder, or `source` itself if it is one."""
+    if source.suffix.lower() in YAML_SUFFIXES:
+        return source
+    return next((source / name for name in _YAML_NAMES if (source / name).is_file()), None)
+
+
+def yolo_splits(source: Path) -> tuple[str, ...]:
+    """The splits of a YOLO folder or `data.yaml` whose images exist; raises `DataError`."""
+    return tuple(_layout(source).splits)
+
+
+def read_yolo(source: str | Path, split: str, names: Sequence[str] | None = None) -> Dataset:
+    """The images of `split` with their objects; image ids are 1..n in the order of their paths.
+
+    `source` is a `data.yaml` (path, train, val, test, names; a folder or a list of images each),
+    or a folder with one, or with `images/<split>` and `labels/<split>`, or with `<split>/images`
+    and `<split>/labels`. Class names come from the YAML or `classes.txt`, else from `names`.
+    The label file of `…/images/x.jpg` is `…/labels/x.txt`: lines "class cx cy w h" in fractions
+    of the image as displayed, or "class x1 y1 x2 y2 x3 y3 …", a polygon, which is kept as
+    segmentation beside its box. An image without label file has no objects.
+
+    Lines that cannot be used and images that cannot be read are left out, boxes are clipped, and
+    each is told in `Dataset.problems`. Raises `DataError` for an unknown or empty split, a class
+    number without a name, files that leave the data folder, and bad YAML.
+    """
+    source = Path(source)
+    layout = _layout(source)
+    names = layout.names or tuple(names or ())
+    if not names:
+        raise DataError(f"{one_line(source)}: no class names; add a data.yaml with names:")
+    if split not in layout.splits:
+        raise unknown_split(source, split, layout.splits)
+    problems: list[Problem] = []
+    records: list[Record] = []
+    for path, label_file in _files(layout, split, problems):
+        try:
+            size = image_size(path)
+        except ImageError as error:
+            problems.append(Problem(one_line(path.name), str(error), "skipped"))
+            continue
+        records.append(_record(len(records) + 1, path, size, label_file, len(names), problems))
+    if not records:
+        reason = f" ({problems[0].what})" if problems else ""
+        raise DataError(f"{one_line(source)}: split {split} has no images{reason}; check the path")
+    return Dataset(layout.root, split, "yolo", names, tuple(records), problems=tuple(problems))
+
+
+def _layout(source: Path) -> _Layout:
+    file = find_yaml(source)
+    return _layout_of_folder(source) if file is None else _layout_of_yaml(file)
+
+
+def _layout_of_yaml(file: Path) -> _Layout:
+    try:
+        config = yaml.safe_load(read_text(file, _MAX_YAML_BYTES))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{one_line(file)}: bad YAML ({one_line(error)}); mend it") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{one_line(file)}: not a mapping with train, val and names")
+    path = config.get("path")
+    root = file.parent / path if isinstance(path, str) else file.parent
+    root = root if root.is_dir() else file.parent
+    splits: dict[str, list[Path]] = {}
+    for split in ("train", "val", "valid", "test"):
+        value = config.get(split)
+        given = value if isinstance(value, list) else [value]
+        places = [_place(root, text) for text in given if isinstance(text, str) and text]
+        if places and all(place.exists() for place in places):
+            splits[split] = places
+    return _Layout(root, splits, _names(config, file))
+
+
+def _place(root: Path, text: str) -> Path:
+    place = root / text
+    # Roboflow writes "../train/images" for what lies beside its data.yaml.
+    return place if place.exists() else root / text.removeprefix("../")
+
+
+def _names(config: dict[str, Any], file: Path) -> tuple[str, ...]:
+    names, count = config.get("names"), config.get("nc")
+    if names is None and isinstance(count, int) and 0 < count <= _MAX_CLASSES:
+        return tuple(f"class_{label}" for label in range(count))
+    if isinstance(names, dict):
+        if set(names) != set(range(len(names))):
+            raise DataError(f"{one_line(file)}: names must be numbered 0 to {len(names) - 1}")
+        names = [names[label] for label in range(len(names))]
+    if not isinstance(names or [], list) or not all(isinstance(n, (str, int)) for n in names or ()):
+        raise DataError(f"{one_line(file)}: names is not a list of class names")
+    return tuple(str(name) for name in names or ())
+
+
+def _layout_of_folder(root: Path) -> _Layout:
+    splits: dict[str, list[Path]] = {}
+    for images in sorted([*root.glob("images/*"), *root.glob("*/images")]):
+        split = images.name if images.parent.name == "images" else images.parent.name
+        if images.is_dir() and _label_place(images, PurePosixPath())[0].is_dir():
+            splits[split] = [images]
+    if not splits and (root / "images").is_dir() and (root / "labels").is_dir():
+        splits["all"] = [root / "images"]
+    lists = (root / "classes.txt", root / "labels" / "classes.txt")
+    classes = next((read_text(path).splitlines() for path in lists if path.is_file()), [])
+    return _Layout(root, splits, tuple(name.strip() for name in classes if name.strip()))
+
+
+def _files(
+    layout: _Layout, split: str, problems: list[Problem]
+) -> Iterator[tuple[Path, Path | None]]:
+    """Each image of the split with its label file, None where it has none."""
+    folders: dict[Path, Folder] = {}
+    for place in layout.splits[split]:
+        base = layout.root if place.is_file() else place
+        for name in _listed(place, base) if place.is_file() else _walked(place):
+            path = folders.setdefault(base, Folder(base, layout.root)).find(name, f"split {split}")
+            if path is None:
+                problems.append(Problem(place.name, f"no such file {one_line(name)}", "skipped"))
+                continue
+            labels, label = _label_place(base, PurePosixPath(name))
+            folder = folders.setdefault(labels, Folder(labels, layout.root))
+            yield path, folder.find(str(label), one_line(name))
+
+
+def _listed(file: Path, root: Path) -> list[str]:
+    """The image paths in a text file, made relative to `root` where they lie below it."""
+    lines = (line.strip() for line in read_text(file).splitlines())
+    prefix = f"{root.resolve().as_posix()}/"
+    return [line.removeprefix(prefix) for line in lines if line]
+
+
+def _walked(folder: Path) -> list[str]:
+    found: list[str] = []
+    for parent, _, files in os.walk(folder):
+        inside = Path(parent).relative_to(folder)
+        found += [
+            (inside / file).as_posix() for file in files if file.lower().endswith(IMAGE_SUFFIXES)
+        ]
+    return sorted(found)
+
+
+def _label_place(base: Path, image: PurePosixPath) -> tuple[Path, PurePosixPath]:
+    """The folder of labels and the label file in it, for `image` below `base`.
+
+    The last "images" of the path becomes "labels"; without one, labels lie beside their images.
+    """
+    label = image.with_suffix(".txt") if image.name else image
+    for path in (label, base):
+        parts = list(path.parts)
+        if "images" in parts:
+            parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+            break
+    else:
+        return base, label
+    return (base, PurePosixPath(*parts)) if path is label else (Path(*parts), label)
+
+
+def _record(
+    image_id: int,
+    path: Path,
+    size: tuple[int, int],
+    label_file: Path | None,
+    classes: int,
+    problems: list[Problem],
+) -> Record:
+    rows: list[tuple[Box, int]] = []
+    polygons: list[list[list[float]]] = []
+    lines = read_text(label_file).splitlines() if label_file else []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{one_line(label_file.name if label_file else '')} line {number}"
+        try:
+            label, points = _numbers(line)
+        except ValueError as error:
+            problems.append(Problem(where, one_line(error), "skipped"))
+            continue
+        if label >= classes:
+            raise DataError(
+                f"{where}: class {label}, but only {classes} names (0 to {classes - 1})"
+            )
+        box, fault = clip_box(_box(points, size), size)
+        if fault:
+            problems.append(Problem(where, fault, "clipped" if box else "skipped"))
+        if box:
+            rows.append((box, label))
+            polygons.append(_polygon(points, size))
+    return make_record(path, image_id, size, rows, segmentations=polygons if any(polygons) else ())
+
+
+def _numbers(line: str) -> tuple[int, list[float]]:
+    """The class of a line and its numbers; `ValueError` says what is wrong with it."""
+    first, *rest = line.split()
+    label = float(first)
+    if not label.is_integer() or label < 0:
+        raise ValueError(f"class {first} is not a whole number from 0 on")
+    if len(rest) != 4 and (len(rest) < 6 or len(rest) % 2):
+        raise ValueError(f"{len(rest)} numbers behind the class: neither a box nor a polygon")
+    points = [float(text) for text in rest]
+    if not all(map(math.isfinite, points)):
+        raise ValueError("a number that is not finite")
+    return int(label), points
+
+
+def _box(points: list[float], size: tuple[int, int]) -> Box:
+    """The xyxy box in pixels of four numbers (cx, cy, w, h), or around a polygon."""
+    height, width = size
+    if len(points) == 4:
+        cx, cy, w, h = points
+        x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+    else:
+        xs, ys = points[::2], points[1::2]
+        x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
+    return x1 * width, y1 * height, x2 * width, y2 * height
+
+
+def _polygon(points: list[float], size: tuple[int, int]) -> list[list[float]]:
+    """COCO's list of one polygon in pixels, inside the image; empty for a box."""
+    if len(points) == 4:
+        return []
+    sides = (size[1], size[0])
+    return [[min(max(p, 0.0), 1.0) * sides[i % 2] for i, p in enumerate(points)]]

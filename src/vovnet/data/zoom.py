@@ -1,0 +1,123 @@
+"""VoVDet's augmentation: random zoom and crop, aspect, flip, colour, and mosaics of four images.
+
+Every function takes its randomness from the generator that is handed in, so that a sample depends
+on (seed, epoch, index) alone and a resumed run sees the same pictures.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from vovnet.data.sample import Sample
+
+_PAD = 114
+_MIN_SIDE = 2.0  # pixels; smaller boxes teach nothing
+_MIN_VISIBLE = 0.3  # share of a box's area that must survive the crop
+
+
+@dataclass(frozen=True)
+class ZoomAugment:
+    """Ranges of the random zoom (1 = the image just fits), aspect (log), and colour factors."""
+
+    zoom: tuple[float, float] = (0.45, 1.6)
+    aspect: float = 0.3
+    colour: float = 0.4
+    flip: float = 0.5
+    vertical_flip: float = 0.0
+
+    def single(self, sample: Sample, size: int, rng: np.random.Generator) -> Sample:
+        """One image placed at random in a `size`×`size` input."""
+        placed = self._place(sample, size, size, rng)
+        return self._finish(placed, rng)
+
+    def mosaic(self, samples: Sequence[Sample], size: int, rng: np.random.Generator) -> Sample:
+        """Four images, one in each quarter around a random centre of a `size`×`size` input."""
+        x, y = (round(size * rng.uniform(0.35, 0.65)) for _ in range(2))
+        corners = ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
+        canvas = np.empty((size, size, 3), dtype=np.uint8)
+        boxes, labels = [], []
+        for sample, (left, top, right, bottom) in zip(samples, corners, strict=True):
+            part = self._place(sample, bottom - top, right - left, rng)
+            canvas[top:bottom, left:right] = part.pixels
+            boxes.append(part.boxes + np.array([left, top] * 2, np.float32))
+            labels.append(part.labels)
+        whole = Sample(canvas, np.concatenate(boxes), np.concatenate(labels))
+        return self._finish(whole, rng)
+
+    def _place(self, sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
+        """Scale by a random zoom and aspect, then put at a random offset; the rest is padding."""
+        source_h, source_w = sample.pixels.shape[:2]
+        low, high = self.zoom
+        zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
+        skew = math.exp(rng.uniform(-self.aspect, self.aspect) / 2)
+        scale = zoom * min(height / source_h, width / source_w)
+        scale_x, scale_y = scale * skew, scale / skew
+        # Anywhere inside if it is smaller than the input, anywhere covering it if larger.
+        left = rng.random() * (width - source_w * scale_x)
+        top = rng.random() * (height - source_h * scale_y)
+        pixels = _paste(sample.pixels, height, width, scale_x, scale_y, left, top)
+        boxes = sample.boxes * np.array([scale_x, scale_y] * 2, np.float32)
+        boxes = boxes + np.array([left, top] * 2, np.float32)
+        return _crop_boxes(Sample(pixels, boxes, sample.labels))
+
+    def _finish(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        pixels, boxes = sample.pixels, sample.boxes
+        height, width = pixels.shape[:2]
+        if rng.random() < self.flip:
+            pixels = pixels[:, ::-1]
+            boxes = np.stack(
+                [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1
+            )
+        if rng.random() < self.vertical_flip:
+            pixels = pixels[::-1]
+            boxes = np.stack(
+                [boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], 1
+            )
+        return Sample(self._recolour(pixels, rng), np.ascontiguousarray(boxes), sample.labels)
+
+    def _recolour(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+            image = enhance(image).enhance(rng.uniform(1 - self.colour, 1 + self.colour))
+        return np.asarray(image)
+
+
+def _paste(
+    pixels: np.ndarray,
+    height: int,
+    width: int,
+    scale_x: float,
+    scale_y: float,
+    left: float,
+    top: float,
+) -> np.ndarray:
+    """`pixels` scaled and moved into a padded height×width canvas, sampling only what is seen."""
+    source_h, source_w = pixels.shape[:2]
+    x0, y0 = max(0, round(left)), max(0, round(top))
+    x1 = min(width, max(x0 + 1, round(left + source_w * scale_x)))
+    y1 = min(height, max(y0 + 1, round(top + source_h * scale_y)))
+    box = (
+        max(0.0, (x0 - left) / scale_x),
+        max(0.0, (y0 - top) / scale_y),
+        min(float(source_w), (x1 - left) / scale_x),
+        min(float(source_h), (y1 - top) / scale_y),
+    )
+    visible = Image.fromarray(pixels).resize(
+        (x1 - x0, y1 - y0), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
+    )
+    canvas = np.full((height, width, 3), _PAD, dtype=np.uint8)
+    canvas[y0:y1, x0:x1] = np.asarray(visible)
+    return canvas
+
+
+def _crop_boxes(sample: Sample) -> Sample:
+    """Clip boxes to the pixels; drop those of which too little is left to be recognised."""
+    height, width = sample.pixels.shape[:2]
+    boxes = sample.boxes.clip(0, np.array([width, height] * 2, np.float32))
+    sides = boxes[:, 2:] - boxes[:, :2]
+    before = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(1)
+    keep = (sides.min(1, initial=np.inf) >= _MIN_SIDE) & (sides.prod(1) >= _MIN_VISIBLE * before)
+    return Sample(sample.pixels, boxes[keep], sample.labels[keep])

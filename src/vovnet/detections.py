@@ -1,0 +1,189 @@
+"""The result type: what a detector found in one image, and its conversions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vovnet.errors import UnknownNameError, VovnetError
+
+
+# eq=False: comparing arrays gives arrays, so a generated __eq__ could only raise.
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The N objects found in one image.
+
+    `boxes` is N×4 float32 xyxy in pixels of the original image, continuous coordinates (the whole
+    of a W×H image is (0, 0, W, H)); `scores` N float32; `labels` N int64, 0-based into `names`;
+    `masks` N×H×W bool or None; `image_size` (height, width). Arrays are converted to these types.
+
+    Raises ValueError for shapes that do not fit together.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    masks: np.ndarray | None = None
+    image_size: tuple[int, int] | None = None
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        arrays = {"boxes": np.float32, "scores": np.float32, "labels": np.int64, "masks": np.bool_}
+        for name, dtype in arrays.items():
+            if (value := self.__dict__[name]) is not None:
+                object.__setattr__(self, name, np.asarray(value, dtype))
+        object.__setattr__(self, "names", tuple(self.names))
+        self._check()
+
+    def _check(self) -> None:
+        count = len(self.scores) if self.scores.ndim else 0
+        if self.scores.shape != (count,):
+            raise ValueError(f"scores must be a vector, not {self.scores.shape}")
+        if self.labels.shape != (count,):
+            raise ValueError(f"labels must be ({count},) like scores, not {self.labels.shape}")
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"boxes must be ({count}, 4), not {self.boxes.shape}")
+        if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != count):
+            raise ValueError(f"masks must be ({count}, H, W), not {self.masks.shape}")
+        if count and not 0 <= self.labels.min() <= self.labels.max() < len(self.names):
+            raise ValueError(f"labels must lie in 0..{len(self.names) - 1}, the indices of names")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: int | slice | np.ndarray | list[int]) -> "Detections":
+        """The chosen objects, as `Detections`: by mask, slice, indices, or one index."""
+        if isinstance(index, int | np.integer):
+            index = [int(index)]
+        return replace(
+            self,
+            boxes=self.boxes[index],
+            scores=self.scores[index],
+            labels=self.labels[index],
+            masks=None if self.masks is None else self.masks[index],
+        )
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """The Hugging Face shape: [{"label", "score", "box": {"xmin", "ymin", "xmax", "ymax"}}].
+
+        Plain Python floats in pixels of the original image; masks are left out.
+        """
+        return [
+            {
+                "label": self.names[label],
+                "score": score,
+                "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
+            }
+            for label, score, box in self._rows()
+        ]
+
+    @classmethod
+    def from_dict(
+        cls,
+        objects: Sequence[Mapping[str, Any]],
+        names: Sequence[str],
+        image_size: tuple[int, int] | None = None,
+        path: Path | None = None,
+    ) -> "Detections":
+        """The inverse of `to_dict`. Raises UnknownNameError for a label that is not in `names`."""
+        index = {name: i for i, name in enumerate(names)}
+        if unknown := [o["label"] for o in objects if o["label"] not in index]:
+            raise UnknownNameError("class", unknown[0], names)
+        boxes = [[o["box"][k] for k in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
+        return cls(
+            boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
+            scores=np.array([o["score"] for o in objects]),
+            labels=np.array([index[o["label"]] for o in objects]),
+            names=tuple(names),
+            image_size=image_size,
+            path=path,
+        )
+
+    def to_coco(
+        self, image_id: int, category_ids: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """COCO results: xywh boxes in pixels as plain floats, masks as compressed RLE.
+
+        `category_ids[label]` is the category of a label; by default label + 1, as COCO counts.
+        """
+        ids = category_ids or range(1, len(self.names) + 1)
+        results: list[dict[str, Any]] = [
+            {
+                "image_id": image_id,
+                "category_id": int(ids[label]),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for label, score, (x1, y1, x2, y2) in self._rows()
+        ]
+        if self.masks is not None:
+            for result, mask in zip(results, self.masks, strict=True):
+                result["segmentation"] = _encode(mask)
+        return results
+
+    @classmethod
+    def from_coco(
+        cls,
+        results: Sequence[Mapping[str, Any]],
+        names: Sequence[str],
+        category_ids: Sequence[int] | None = None,
+        image_size: tuple[int, int] | None = None,
+        path: Path | None = None,
+    ) -> "Detections":
+        """The inverse of `to_coco`, from the results of one image.
+
+        Masks are read when every result has an RLE segmentation. Raises ValueError for a category
+        that is not in `category_ids`.
+        """
+        ids = list(category_ids or range(1, len(names) + 1))
+        # float64 until the corner is known: the sum x + w must round once, to the original x2.
+        boxes = np.array([r["bbox"] for r in results], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = None
+        if results and all(isinstance(r.get("segmentation"), dict) for r in results):
+            from hotcoco import mask
+
+            masks = np.stack([mask.decode(r["segmentation"]) for r in results])
+        return cls(
+            boxes=boxes,
+            scores=np.array([r["score"] for r in results]),
+            labels=np.array([ids.index(r["category_id"]) for r in results]),
+            names=tuple(names),
+            masks=masks,
+            image_size=image_size,
+            path=path,
+        )
+
+    def to_supervision(self) -> Any:
+        """A `supervision.Detections`, class names under `data["class_name"]`.
+
+        Raises VovnetError if the package is not installed.
+        """
+        try:
+            import supervision  # pyrefly: ignore[missing-import]
+        except ImportError:
+            raise VovnetError(
+                "supervision is not installed; install it with: pip install supervision"
+            ) from None
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels,
+            mask=self.masks,
+            data={"class_name": np.array([self.names[i] for i in self.labels], dtype=str)},
+        )
+
+    def _rows(self) -> list[tuple[int, float, list[float]]]:
+        columns = (self.labels.tolist(), self.scores.tolist(), self.boxes.tolist())
+        return list(zip(*columns, strict=True))
+
+
+def _encode(mask: np.ndarray) -> dict[str, Any]:
+    """One H×W mask as compressed RLE; counts as text, so that it can go into JSON."""
+    from hotcoco import mask as coco_mask
+
+    rle = coco_mask.encode(mask)
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}

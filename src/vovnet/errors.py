@@ -1,0 +1,47 @@
+"""The errors that users see: one line that says what is wrong, where, and the mend."""
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_BAD_INPUT = 2
+EXIT_PARTIAL = 3
+EXIT_REFUSED = 4
+
+
+class VovnetError(Exception):
+    """An error that is the input's, not the program's; printed as one line, no traceback."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class UnknownNameError(VovnetError):
+    """A name that is not in a table; the message offers the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = list(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
+        super().__init__(f"unknown {kind} {name!r}. {hint}")
+
+
+class ImageError(VovnetError):
+    """An image that cannot be read or is refused; the message starts with its path."""
+
+
+class DataError(VovnetError):
+    """A dataset that cannot be used; the message names the file and the object."""
+
+
+class WeightsError(VovnetError):
+    """A weights file that cannot be read, or does not fit its model."""
+
+
+class MissingExtraError(VovnetError):
+    """An optional package that is needed and not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; install it with: pip install 'vovnet[{extra}]'"
+        )

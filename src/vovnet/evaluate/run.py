@@ -1,0 +1,93 @@
+"""A detector's accuracy on a dataset: run every image, compare with the truth."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+from PIL import Image
+
+from vovnet.data.images import load_image
+from vovnet.data.record import Dataset, Record
+from vovnet.detections import Detections
+from vovnet.errors import DataError
+from vovnet.evaluate.coco import coco_ap
+from vovnet.evaluate.voc import voc_ap
+from vovnet.models.detector import Detector
+
+# Accuracy is an area over all thresholds: keep what `predict` would not show.
+EVAL_CONF = 0.001
+EVAL_IOU = 0.6
+
+
+def detect_records(
+    detector: Detector,
+    records: Iterable[Record],
+    *,
+    batch: int = 8,
+    conf: float = EVAL_CONF,
+    iou: float = EVAL_IOU,
+    on_images: Callable[[int], None] | None = None,
+) -> list[Detections]:
+    """Detections of every record's image, in order; `on_images` hears of each batch's length.
+
+    The next batch is decoded while the network works on this one.
+    """
+    results: list[Detections] = []
+    remaining = iter(records)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(_load, remaining, batch)
+        while images := coming.result():
+            coming = pool.submit(_load, remaining, batch)
+            results += detector.detect(images, conf, iou)
+            if on_images:
+                on_images(len(images))
+    return results
+
+
+def _load(records: Iterable[Record], count: int) -> list[Image.Image]:
+    return [load_image(record.path) for record in islice(records, count)]
+
+
+def evaluate(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch: int = 8,
+    on_images: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """COCO AP, VOC07 11-point AP and VOC area AP at IoU 0.5, overall and per class, 0..1.
+
+    A figure that has no truth to stand on is None. Raises `DataError` if the dataset's classes
+    are not the detector's.
+    """
+    if dataset.names != detector.names:
+        raise DataError(
+            f"{dataset.root}: classes {', '.join(dataset.names)} are not the model's: "
+            f"{', '.join(detector.names)}; give other weights or other data"
+        )
+    was_training = detector.training
+    detector.eval()
+    found = detect_records(detector, dataset.records, batch=batch, on_images=on_images)
+    detector.train(was_training)
+    coco = coco_ap(found, dataset.records, dataset.names)
+    voc07 = voc_ap(found, dataset.records, len(dataset.names), use_07_metric=True)
+    area = voc_ap(found, dataset.records, len(dataset.names), use_07_metric=False)
+    return {
+        "map_50": coco.map_50,
+        "map_50_95": coco.map_50_95,
+        "map_75": coco.map_75,
+        "map_small": coco.map_small,
+        "map_medium": coco.map_medium,
+        "map_large": coco.map_large,
+        "ar_100": coco.ar_100,
+        "voc07_ap": _number(voc07.mean),
+        "voc_area_ap": _number(area.mean),
+        "images": len(dataset),
+        "per_class": coco.per_class,
+    }
+
+
+def _number(value: float) -> float | None:
+    """NaN (no truth) as None, which JSON knows."""
+    return None if value != value else float(value)

@@ -1,0 +1,46 @@
+"""Counts of named models, as `vovnet count` prints them."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from vovnet.errors import VovnetError
+from vovnet.lab.count import count
+from vovnet.models import create_model, default_num_classes
+
+
+def count_models(
+    names: Iterable[str],
+    imgsz: int,
+    *,
+    num_classes: int | None = None,
+    stem: Literal["pooled", "strided"] | None = None,
+    batch: int = 1,
+) -> list[dict[str, Any]]:
+    """One row per model, for `batch` images of imgsz×imgsz pixels in float32.
+
+    Raises `VovnetError` if a model cannot be built, or cannot take images of that size.
+    """
+    if imgsz < 1 or batch < 1:
+        raise VovnetError(f"--imgsz {imgsz} --batch {batch}: both must be at least 1")
+    rows = []
+    for name in names:
+        model = create_model(name, num_classes, stem)
+        try:
+            counts = count(model, (imgsz, imgsz), batch=batch)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise VovnetError(f"{name}: cannot take {imgsz} pixels: {reason}") from None
+        row = {
+            "model": name,
+            "imgsz": imgsz,
+            "num_classes": default_num_classes(name) if num_classes is None else num_classes,
+            "params": counts.params,
+            "macs": counts.macs,
+            "flops": counts.flops,
+            "memory_access": counts.memory_access,
+            "bytes_moved": counts.bytes_moved,
+            "activations": counts.activations,
+            "uncounted_ops": list(counts.uncounted_ops),
+        }
+        rows.append(row)
+    return rows

@@ -1,0 +1,3 @@
+"""Criteria: network outputs and targets to named loss terms."""
+
+from vovnet.losses.target import Target as Target

@@ -1,0 +1,132 @@
+"""A detector: a network with the values that belong to it, and the two ways to decode one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vovnet.boxes.anchors import anchor_points
+from vovnet.boxes.coding import decode_distances, decode_offsets
+from vovnet.boxes.nms import select_detections
+from vovnet.detections import Detections
+from vovnet.losses.target import Target
+from vovnet.models.input_spec import InputSpec
+
+
+class Found(NamedTuple):
+    """One image's detections in input pixels: boxes K×4 xyxy, scores K, labels K; best first."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+Criterion = Callable[[Any, Sequence[Target], tuple[int, int]], dict[str, Tensor]]
+# (outputs, (height, width) of the input, score threshold, NMS overlap) -> one Found per image
+Decoder = Callable[[Any, tuple[int, int], float, float], list[Found]]
+
+
+class Detector(nn.Module):
+    """Network, criterion, decoder, input and class names under one roof.
+
+    `forward` is the network's: one dense tensor N×3×H×W in (see `InputSpec.normalize`), one named
+    tuple of tensors out. `loss` and `decode` read that tuple.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        criterion: Criterion,
+        decoder: Decoder,
+        input_spec: InputSpec,
+        names: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.network = network
+        self.criterion = criterion
+        self.decoder = decoder
+        self.input_spec = input_spec
+        self.names = names
+        self.metadata: dict[str, Any] = {}  # of the weights file, when it came from one
+
+    def forward(self, images: Tensor) -> Any:
+        """Images N×3×H×W, normalised, to the network's named tuple of dense predictions."""
+        return self.network(images)
+
+    def loss(
+        self, outputs: Any, targets: Sequence[Target], image_size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Named scalar loss terms; their sum is what training minimises."""
+        return self.criterion(outputs, targets, image_size)
+
+    def decode(
+        self, outputs: Any, image_size: tuple[int, int], conf: float = 0.25, iou: float = 0.6
+    ) -> list[Found]:
+        """Detections of every image, in input pixels, scores above `conf`, after NMS at `iou`."""
+        return self.decoder(outputs, image_size, conf, iou)
+
+    @torch.inference_mode()
+    def detect(
+        self, images: Sequence[Image.Image], conf: float = 0.25, iou: float = 0.6
+    ) -> list[Detections]:
+        """Detections of RGB images of any sizes, in pixels of each, run as one batch."""
+        prepared = [self.input_spec.prepare(image) for image in images]
+        pixels = torch.from_numpy(np.stack([pixels for pixels, _ in prepared]))
+        device = next(self.network.parameters()).device
+        outputs = self.network(self.input_spec.normalize(pixels.to(device)))
+        found = self.decode(outputs, self.input_spec.size, conf, iou)
+        return [
+            Detections(
+                place.to_image(boxes.cpu()).numpy(),
+                scores.cpu().numpy(),
+                labels.cpu().numpy(),
+                names=self.names,
+                image_size=(place.height, place.width),
+            )
+            for (boxes, scores, labels), (_, place) in zip(found, prepared, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class PointDecoder:
+    """Decodes `VoVDetOutput`: sigmoid scores, distances from points, per-class NMS."""
+
+    strides: tuple[int, ...]
+
+    def __call__(
+        self, outputs: Any, image_size: tuple[int, int], conf: float, iou: float
+    ) -> list[Found]:
+        points, strides = anchor_points(*image_size, self.strides)
+        scores = outputs.class_logits.float().sigmoid()
+        points, strides = points.to(scores.device), strides.to(scores.device)
+        boxes = decode_distances(outputs.distances.float(), points, strides)
+        return [
+            Found(*select_detections(b, s, conf=conf, iou=iou))
+            for b, s in zip(boxes, scores, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class PriorDecoder:
+    """Decodes `PriorOutput`: softmax without the background, offsets from priors, per-class NMS."""
+
+    priors: Tensor
+    variances: tuple[float, float] = (0.1, 0.2)
+
+    def __call__(
+        self, outputs: Any, image_size: tuple[int, int], conf: float, iou: float
+    ) -> list[Found]:
+        scores = outputs.class_logits.float().softmax(2)[..., 1:]
+        boxes = decode_offsets(
+            outputs.offsets.float(), self.priors.to(scores.device), self.variances
+        )
+        return [
+            Found(*select_detections(b, s, conf=conf, iou=iou))
+            for b, s in zip(boxes, scores, strict=True)
+        ]

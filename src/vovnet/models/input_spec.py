@@ -1,0 +1,95 @@
+"""How an image becomes a network's input, and how boxes find their way back."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vovnet.errors import VovnetError
+
+
+class Placement(NamedTuple):
+    """Where an image lies in its input: input = scale · image + offset, in pixels."""
+
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+    height: int  # of the original image
+    width: int
+
+    def to_image(self, boxes: Tensor) -> Tensor:
+        """Boxes N×4 xyxy from input pixels to pixels of the original image, clipped to it."""
+        offset = boxes.new_tensor([self.offset_x, self.offset_y] * 2)
+        scale = boxes.new_tensor([self.scale_x, self.scale_y] * 2)
+        limit = boxes.new_tensor([self.width, self.height] * 2)
+        return ((boxes - offset) / scale).clamp(min=0).minimum(limit)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A network's input: size in pixels, how an image is fitted, and the normalisation.
+
+    `fit` "warp" stretches the image over the whole input; "letterbox" keeps its shape, centred,
+    the rest filled with `pad`. `mean` and `std` are per RGB channel in 0..255 units. `multiple`
+    tells which sizes the network takes; None means `size` only.
+    """
+
+    size: tuple[int, int]  # height, width
+    fit: Literal["warp", "letterbox"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pad: int = 114
+    multiple: int | None = None
+
+    def with_side(self, side: int, model: str) -> "InputSpec":
+        """The same for side×side inputs; raises `VovnetError` for a size `model` cannot take."""
+        if self.multiple is None and (side, side) != self.size:
+            raise VovnetError(f"{model}: takes {self.size[0]} pixels only, not --imgsz {side}")
+        if side < 1 or (self.multiple and side % self.multiple):
+            raise VovnetError(
+                f"{model}: --imgsz {side} is not a positive multiple of {self.multiple}"
+            )
+        return replace(self, size=(side, side))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "InputSpec":
+        """The inverse of `to_dict`."""
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**plain)
+
+    def prepare(self, image: Image.Image) -> tuple[np.ndarray, Placement]:
+        """An RGB image to the input's uint8 H×W×3 pixels and its placement."""
+        height, width = self.size
+        if self.fit == "warp":
+            pixels = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            place = Placement(
+                width / image.width, height / image.height, 0.0, 0.0, image.height, image.width
+            )
+            return np.asarray(pixels), place
+        scale = min(width / image.width, height / image.height)
+        new_w = max(1, round(image.width * scale))
+        new_h = max(1, round(image.height * scale))
+        left, top = (width - new_w) // 2, (height - new_h) // 2
+        canvas = np.full((height, width, 3), self.pad, dtype=np.uint8)
+        small = image.resize((new_w, new_h), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        canvas[top : top + new_h, left : left + new_w] = np.asarray(small)
+        place = Placement(
+            new_w / image.width, new_h / image.height, left, top, image.height, image.width
+        )
+        return canvas, place
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """uint8 N×H×W×3 to float32 N×3×H×W, channels-last in memory, normalised."""
+        mean = torch.tensor(self.mean, device=pixels.device)
+        std = torch.tensor(self.std, device=pixels.device)
+        return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)

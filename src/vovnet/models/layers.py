@@ -1,0 +1,122 @@
+"""Layers that every network here is built from. Attribute names follow timm's state-dict keys."""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops import FrozenBatchNorm2d
+
+Norm = Literal["batch", "group", "sync", "frozen"]
+
+
+def make_norm(kind: Norm, channels: int) -> nn.Module:
+    """A normalisation layer for N×C×H×W: batch, group (32 groups), synchronised or frozen batch.
+
+    Group normalisation uses the most groups up to 32 that divide `channels`.
+    """
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "sync":
+        return nn.SyncBatchNorm(channels)
+    if kind == "frozen":
+        return FrozenBatchNorm2d(channels)
+    groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, normalisation, ReLU; "same" padding for odd kernels."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        norm: Norm = "batch",
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False
+        )
+        self.bn = make_norm(norm, out_channels)
+        self.act = nn.ReLU(inplace=True) if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+
+class SeparableConvNorm(nn.Module):
+    """Depthwise 3×3, pointwise 1×1, normalisation, ReLU; nothing between the two convolutions."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, norm: Norm = "batch"
+    ) -> None:
+        super().__init__()
+        self.conv_dw = nn.Conv2d(
+            in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False
+        )
+        self.conv_pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn = make_norm(norm, out_channels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv_pw(self.conv_dw(x))))
+
+
+class EffectiveSqueezeExcite(nn.Module):
+    """eSE: channel gates from a global average and one C→C layer (CenterMask, arXiv 1911.06667)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.fc(x.mean((2, 3), keepdim=True)))
+
+
+class L2Norm(nn.Module):
+    """Each position's channel vector scaled to length one, times a learned scale per channel.
+
+    From ParseNet by way of SSD; `initial` is 20 in DSOD (facts of its released code).
+    """
+
+    def __init__(self, channels: int, initial: float = 20.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # float32 under autocast: squares of bf16 activations lose too many digits.
+        length = x.float().square().sum(1, keepdim=True).add(1e-10).rsqrt()
+        return x * (length * self.scale.view(1, -1, 1, 1)).to(x.dtype)
+
+
+def init_weights(network: nn.Module, convolution: Literal["kaiming", "xavier"]) -> None:
+    """Initialise convolutions in place (Kaiming normal fan-out, or Xavier uniform), biases to 0."""
+    for module in network.modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        if convolution == "kaiming":
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def fuse_norms(network: nn.Module) -> None:
+    """Fold every batch norm that directly follows a convolution into it, in place, for inference.
+
+    Relies on what all modules here keep to: a convolution and its norm are neighbouring children.
+    The network must be in eval mode.
+    """
+    for module in network.modules():
+        children = list(module.named_children())
+        for (name, conv), (norm_name, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())

@@ -1,0 +1,203 @@
+"""Weights in safetensors with JSON metadata: what the network is, sees and names, and how."""
+
+import json
+import os
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vovnet.errors import UnknownNameError, VovnetError, WeightsError
+from vovnet.models import create_detector
+from vovnet.models.detector import Detector
+from vovnet.models.input_spec import InputSpec
+from vovnet.models.layers import fuse_norms
+
+_KEY = "vovnet"  # the metadata entry that holds our JSON
+_FOLDER = Path(__file__).parent / "shipped"
+
+# What ships inside the package: name -> file beside this table.
+SHIPPED = {
+    "vovdet_nano.voc": _FOLDER / "vovdet_nano.voc.safetensors",
+    "dsod300-vovnet27_slim.bccd": _FOLDER / "dsod300-vovnet27_slim.bccd.safetensors",
+}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is either the old one or the whole new one, never a part.
+
+    Raises `VovnetError` if the disk is full or the folder cannot be written; the old file stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        kept = "; the previous file is kept" if path.exists() else ""
+        raise VovnetError(f"{path}: cannot write: {error.strerror}{kept}") from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON metadata as one safetensors file, atomically."""
+    plain = {k: v.detach().contiguous() for k, v in tensors.items()}
+    write_atomically(path, save(plain, {_KEY: json.dumps(metadata)}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file written by `save_tensors`.
+
+    Raises `WeightsError` if the file is missing, is no safetensors file (pickled checkpoints are
+    refused: loading one runs the code inside it), or carries no metadata of ours.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no such weights file, nor a shipped name: {', '.join(SHIPPED)}"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: {_why_unreadable(path, error)}") from None
+    if _KEY not in metadata:
+        raise WeightsError(f"{path}: no vovnet metadata inside; it was not written by vovnet")
+    try:
+        return tensors, json.loads(metadata[_KEY])
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{path}: its metadata is not JSON: {error}") from None
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """The metadata alone; raises like `load_tensors`."""
+    return load_tensors(path)[1]
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    head = b""
+    if path.is_file():
+        with open(path, "rb") as file:
+            head = file.read(4)
+    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        return "a pickled checkpoint, which can run code when loaded; give a .safetensors file"
+    return f"not a readable safetensors file ({' '.join(str(error).split())})"
+
+
+def weights_path(name_or_path: str | Path) -> Path:
+    """The file of a shipped name, or the path itself; did-you-mean if it is neither."""
+    text = str(name_or_path)
+    if text in SHIPPED:
+        return SHIPPED[text]
+    if not Path(text).exists() and "/" not in text and not text.endswith(".safetensors"):
+        raise UnknownNameError("weights", text, SHIPPED)
+    return Path(text)
+
+
+def default_weights(model: str) -> str:
+    """The name of the shipped weights of a model; raises `UnknownNameError` if it has none."""
+    for name in SHIPPED:
+        if name.partition(".")[0] == model:
+            return name
+    raise UnknownNameError("model with shipped weights", model, default_models())
+
+
+def default_models() -> list[str]:
+    """The models that have shipped weights."""
+    return [name.partition(".")[0] for name in SHIPPED]
+
+
+def shipped_rows(pattern: str) -> list[dict[str, Any]]:
+    """What `vovnet models` tells of the shipped weights whose names match a shell pattern."""
+    rows = []
+    for name, path in SHIPPED.items():
+        if fnmatchcase(name, pattern):
+            metadata = load_metadata(path)
+            keys = ("licence", "metrics", "command")
+            rows.append({"name": name, **{key: metadata.get(key) for key in keys}})
+    return rows
+
+
+def detector_metadata(detector: Detector, **more: Any) -> dict[str, Any]:
+    """What a weights file says about its detector, plus what the caller knows."""
+    return {
+        "model": detector.name,
+        "names": list(detector.names),
+        "input": detector.input_spec.to_dict(),
+        **more,
+    }
+
+
+def save_detector(path: Path, detector: Detector, *, half: bool = False, **metadata: Any) -> None:
+    """Write a detector's weights with the metadata that rebuilds it; `half` stores float16."""
+    tensors = detector.network.state_dict()
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    save_tensors(path, tensors, detector_metadata(detector, **metadata))
+
+
+def load_detector(
+    name_or_path: str | Path,
+    model: str | None = None,
+    *,
+    imgsz: int | None = None,
+    device: str = "cpu",
+    fuse: bool = False,
+) -> Detector:
+    """The detector of a weights file or shipped name: eval mode, float32, channels-last.
+
+    `model`, if given, must be the one the file was made for; `imgsz` is another input side in
+    pixels than the weights' own; `fuse` folds batch norms for speed (no training after that).
+    Raises `WeightsError` naming what does not fit.
+    """
+    path = weights_path(name_or_path)
+    tensors, metadata = load_tensors(path)
+    name = metadata.get("model")
+    if model is not None and name != model:
+        raise WeightsError(f"{path}: holds weights for {name}, not for {model}; leave out --model")
+    if not isinstance(name, str) or not isinstance(metadata.get("names"), list):
+        raise WeightsError(f"{path}: its metadata names no model or classes; is it a run's state?")
+    detector = create_detector(name, tuple(metadata["names"]))
+    load_network(detector, tensors, str(path))
+    detector.metadata = metadata
+    if "input" in metadata:
+        detector.input_spec = InputSpec.from_dict(metadata["input"])
+    if imgsz is not None:
+        detector.input_spec = detector.input_spec.with_side(imgsz, name)
+    if fuse:
+        fuse_norms(detector.network.eval())
+    return detector.eval().to(_device(device)).to(memory_format=torch.channels_last)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VovnetError(f"--device {name}: not usable here ({reason}); try cpu") from None
+    return device
+
+
+def load_network(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy tensors into the detector's network; every key and shape must fit."""
+    own = detector.network.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - own.keys())
+    shape = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
+    if missing or extra or shape:
+        faults = [
+            f"{len(keys)} {what} ({', '.join(keys[:10])})"
+            for what, keys in (("missing", missing), ("extra", extra), ("of another shape", shape))
+            if keys
+        ]
+        raise WeightsError(f"{source}: does not fit {detector.name}: tensors {'; '.join(faults)}")
+    detector.network.load_state_dict(dict(tensors))

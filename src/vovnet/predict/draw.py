@@ -1,0 +1,45 @@
+"""Detections drawn on their image."""
+
+import colorsys
+
+from PIL import Image, ImageDraw, ImageFont
+
+from vovnet.detections import Detections
+
+
+def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
+    """A copy of an RGB image with a box and "name score" for every detection, best on top."""
+    canvas = image.copy()
+    draw = ImageDraw.Draw(canvas)
+    unit = max(image.size) / 640
+    width = max(2, round(3 * unit))
+    font = ImageFont.load_default(size=max(11, round(16 * unit)))
+    for i in reversed(range(len(detections))):
+        label = int(detections.labels[i])
+        colour = _colour(label, len(detections.names))
+        box = [float(v) for v in detections.boxes[i]]
+        draw.rectangle(box, outline=colour, width=width)
+        _caption(draw, box, f"{detections.names[label]} {detections.scores[i]:.2f}", colour, font)
+    return canvas
+
+
+def _caption(
+    draw: ImageDraw.ImageDraw,
+    box: list[float],
+    text: str,
+    colour: tuple[int, int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """A filled label above the box's corner, or inside it at the image's upper edge."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    height, margin = bottom - top, 3
+    y = box[1] - height - 2 * margin
+    y = y if y >= 0 else box[1]
+    draw.rectangle((box[0], y, box[0] + right - left + 2 * margin, y + height + 2 * margin), colour)
+    draw.text((box[0] + margin - left, y + margin - top), text, (255, 255, 255), font)
+
+
+def _colour(label: int, count: int) -> tuple[int, int, int]:
+    """Hues spread over the classes, dark enough for white text."""
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1.0 if count > 1 else 0.6, 0.9, 0.7)
+    return round(red * 255), round(green * 255), round(blue * 255)

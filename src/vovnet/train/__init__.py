@@ -1,0 +1,1 @@
+"""Training: recipe, loop, optimisers, averages, checkpoints and the run folder."""

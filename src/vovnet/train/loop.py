@@ -1,0 +1,251 @@
+"""The training loop, in the open: batches in, losses, one optimiser step, and what was seen."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vovnet.data.loader import Batch, EpochBatches, ImageCache, TrainSamples, train_loader
+from vovnet.data.record import Dataset
+from vovnet.data.ssd import SSDAugment
+from vovnet.data.zoom import ZoomAugment
+from vovnet.errors import VovnetError
+from vovnet.losses import Target
+from vovnet.models.detector import Detector
+from vovnet.models.weights import save_detector
+from vovnet.train.checkpoint import Progress, load_state, save_state
+from vovnet.train.ema import WeightAverage
+from vovnet.train.optimizers import make_optimizers
+from vovnet.train.recipe import Recipe
+from vovnet.train.schedule import learning_rate
+
+
+class DivergedError(VovnetError):
+    """A loss term became NaN or infinite."""
+
+
+@dataclass
+class EpochReport:
+    """What one epoch did. `losses` are means over its steps; times are seconds."""
+
+    epoch: int
+    size: int
+    steps: int = 0
+    images: int = 0
+    lr: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    waited: float = 0.0  # for data
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images per second, waiting included."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the epoch spent waiting for data."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+    def add(self, losses: dict[str, float], images: int) -> None:
+        """Fold one step in."""
+        self.steps += 1
+        self.images += images
+        for key, value in losses.items():
+            mean = self.losses.get(key, 0.0)
+            self.losses[key] = mean + (value - mean) / self.steps
+
+
+StepHook = Callable[[EpochReport, int], None]  # (epoch so far, steps in the epoch)
+EpochHook = Callable[[EpochReport, Detector], None]  # called with the averaged weights in place
+
+
+def wants_bf16(amp: str, device: torch.device) -> bool:
+    """Whether to train under bf16 autocast: asked for, or "auto" where the device computes in it.
+
+    Emulated bf16 (plain AVX-512) is slower than float32, hence the question to the processor.
+    """
+    if amp != "auto":
+        return amp == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@dataclass
+class Run:
+    """The moving parts of a training run."""
+
+    detector: Detector
+    recipe: Recipe
+    folder: Path
+    average: WeightAverage
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    batches: EpochBatches
+    progress: Progress
+
+    @property
+    def state_path(self) -> Path:
+        """Where the resumable state lies."""
+        return self.folder / "state.safetensors"
+
+
+def train(
+    detector: Detector,
+    dataset: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_step: StepHook | None = None,
+    on_epoch: EpochHook | None = None,
+) -> Path:
+    """Train `detector` on `dataset` and leave everything in `folder`; returns the last weights.
+
+    After every epoch `weights/last.safetensors` holds the averaged weights and `state.safetensors`
+    the resumable state; with `resume` a run goes on from the latter, bit for bit on CPU. Raises
+    `DivergedError` naming the loss term that became NaN or infinite.
+    """
+    torch.manual_seed(recipe.seed)
+    detector.train().to(memory_format=torch.channels_last)
+    run = _start(detector, dataset, recipe, folder)
+    if resume:
+        run.progress = load_state(run.state_path, detector.network, run.average, run.optimizers)
+    samples = _samples(dataset, recipe, _full_size(detector, recipe))
+    loader = train_loader(samples, run.batches, recipe.workers)
+    last = folder / "weights" / "last.safetensors"
+    for epoch in range(run.progress.epoch, recipe.epochs):
+        report = _train_epoch(run, loader, epoch, on_step)
+        run.progress = Progress(epoch + 1, run.progress.step + report.steps)
+        averaged = _averaged(detector, run.average)
+        save_detector(
+            last, averaged, recipe=recipe.to_dict(), epoch=epoch + 1, data_names=dataset.names
+        )
+        save_state(
+            run.state_path,
+            run.progress,
+            detector.network,
+            run.average,
+            run.optimizers,
+            recipe.to_dict(),
+        )
+        if on_epoch:
+            on_epoch(report, averaged)
+    return last
+
+
+def _full_size(detector: Detector, recipe: Recipe) -> int:
+    return recipe.imgsz or detector.input_spec.size[0]
+
+
+def _start(detector: Detector, dataset: Dataset, recipe: Recipe, folder: Path) -> Run:
+    size = _full_size(detector, recipe)
+    batches = EpochBatches(
+        len(dataset),
+        recipe.batch,
+        recipe.seed,
+        lambda epoch: (recipe.size_at(epoch, size), recipe.mosaic_at(epoch)),
+    )
+    average = WeightAverage(detector.network, recipe.ema_decay)
+    optimizers = make_optimizers(detector.network, recipe)
+    return Run(detector, recipe, folder, average, optimizers, batches, Progress(0, 0))
+
+
+def _samples(dataset: Dataset, recipe: Recipe, size: int) -> TrainSamples:
+    # Half as large again as the input: zooming in still finds detail.
+    cache = ImageCache(dataset.records, longest=round(1.5 * size))
+    flips = {"flip": recipe.flip, "vertical_flip": recipe.vertical_flip}
+    augment = SSDAugment(**flips) if recipe.augment == "ssd" else ZoomAugment(recipe.zoom, **flips)
+    return TrainSamples(dataset, cache, augment, recipe.seed, recipe.difficult)
+
+
+def _averaged(detector: Detector, average: WeightAverage) -> Detector:
+    """The same detector around the averaged network."""
+    return Detector(
+        detector.name,
+        average.network,
+        detector.criterion,
+        detector.decoder,
+        detector.input_spec,
+        detector.names,
+    ).eval()
+
+
+def _train_epoch(
+    run: Run, loader: Iterable[Batch], epoch: int, on_step: StepHook | None
+) -> EpochReport:
+    run.batches.epoch = epoch
+    run.detector.train()
+    total = run.recipe.epochs * len(run.batches)
+    report = EpochReport(epoch, run.batches.plan(epoch)[0])
+    start = waiting = time.perf_counter()
+    for batch in loader:
+        report.waited += time.perf_counter() - waiting
+        step = run.progress.step + report.steps
+        report.lr = learning_rate(
+            step,
+            total,
+            peak=run.recipe.lr,
+            warmup=run.recipe.warmup,
+            final=run.recipe.final_lr,
+        )
+        losses = _train_step(run, batch, report.lr)
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"loss term {name!r} became {value} in epoch {epoch + 1}, step {step + 1}, at "
+                    f"lr {report.lr:.2g}; lower --lr or resume from {run.state_path}"
+                )
+        report.add(losses, len(batch.targets))
+        waiting = time.perf_counter()
+        report.seconds = waiting - start
+        if on_step:
+            on_step(report, len(run.batches))
+    return report
+
+
+def _train_step(run: Run, batch: Batch, lr: float) -> dict[str, float]:
+    """One optimiser step; returns the loss terms as numbers."""
+    for group in (g for optimizer in run.optimizers for g in optimizer.param_groups):
+        group["lr"] = lr
+    device = next(run.detector.parameters()).device
+    images = run.detector.input_spec.normalize(batch.pixels.to(device))
+    targets = [Target(t.boxes.to(device), t.labels.to(device)) for t in batch.targets]
+    bf16 = wants_bf16(run.recipe.amp, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        outputs = run.detector(images)
+    losses = run.detector.loss(outputs, targets, (images.shape[2], images.shape[3]))
+    _total(losses).backward()
+    nn.utils.clip_grad_norm_(run.detector.network.parameters(), run.recipe.clip)
+    values = {name: float(value.detach()) for name, value in losses.items()}
+    # A step with a NaN would poison weights that are still good: leave them for the error message.
+    if all(math.isfinite(value) for value in values.values()):
+        for optimizer in run.optimizers:
+            optimizer.step()
+        run.average.update(run.detector.network)
+    run.detector.zero_grad(set_to_none=True)
+    return values
+
+
+def _total(losses: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+def report_row(report: EpochReport, metrics: dict[str, Any]) -> dict[str, Any]:
+    """One line of results.csv."""
+    return {
+        "epoch": report.epoch + 1,
+        "size": report.size,
+        "lr": round(report.lr, 8),
+        **{f"loss_{k}": round(v, 6) for k, v in report.losses.items()},
+        "images_per_s": round(report.images_per_second, 2),
+        "data_wait": round(report.wait_share, 4),
+        "seconds": round(report.seconds, 2),
+        **metrics,
+    }

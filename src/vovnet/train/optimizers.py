@@ -1,0 +1,107 @@
+"""Optimisers: AdamW from torch, and Muon (Jordan 2024; arXiv 2502.16982) for convolution kernels.
+
+Muon makes the momentum's step on every kernel orthogonal. torch.optim.Muon takes matrices only;
+here kernels are taken as out × (in·k·k) matrices.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from vovnet.train.recipe import Recipe
+
+# Quintic Newton–Schulz coefficients of the reference implementation: fast, singular values end
+# in about 0.7..1.2, which is orthogonal enough.
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrices of ...×M×N ones, roughly, by Newton–Schulz steps."""
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonalised Nesterov momentum for parameters of two or more dimensions.
+
+    The step has the root-mean-square that AdamW's has (0.2·sqrt(larger side), arXiv 2502.16982
+    equation 4), so learning rates and weight decay carry over.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    # pyrefly: ignore[bad-override]  (torch types step by overloads; without closures there is one)
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        """One update of every parameter that has a gradient; a closure is not supported."""
+        if closure is not None:
+            raise ValueError("Muon takes no closure")
+        for group in self.param_groups:
+            # Kernels of one shape are orthogonalised together: many small products are slow.
+            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike[parameter.flatten(1).shape].append(parameter)
+            for parameters in alike.values():
+                self._update(parameters, group)
+
+    def _update(self, parameters: list[nn.Parameter], group: dict) -> None:
+        matrices = torch.stack(
+            [self._direction(p, p.grad, group).flatten(1) for p in parameters if p.grad is not None]
+        )
+        scale = 0.2 * math.sqrt(max(matrices.shape[1:]))
+        for parameter, step in zip(parameters, orthogonalize(matrices), strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(step.view(parameter.shape), alpha=-group["lr"] * scale)
+
+    def _direction(self, parameter: nn.Parameter, gradient: Tensor, group: dict) -> Tensor:
+        """The gradient with Nesterov momentum."""
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        return gradient.lerp(state["momentum"], group["momentum"])
+
+
+def make_optimizers(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
+    """The recipe's optimisers. Weight decay falls on kernels, not on biases, norms and scales.
+
+    "muon" takes the convolutions without a bias, which a normalisation follows: their scale does
+    not matter, only their direction. AdamW takes the rest, at the same learning rate.
+    """
+    kernels = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    hidden: list[Tensor] = []
+    if recipe.optimizer == "muon":
+        convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
+        hidden = [m.weight for m in convolutions if m.bias is None]
+    taken = set(map(id, hidden))
+    groups = [
+        {
+            "params": [p for p in kernels if id(p) not in taken],
+            "weight_decay": recipe.weight_decay,
+        },
+        {"params": others, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    adamw = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+    if not hidden:
+        return (adamw,)
+    return Muon(hidden, recipe.lr, weight_decay=recipe.weight_decay), adamw

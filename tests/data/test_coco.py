@@ -1,0 +1,228 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vovnet.data.coco import coco_files, read_coco
+from vovnet.errors import DataError
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+POLYGON = [[1.0, 2.0, 5.0, 2.0, 5.0, 9.0]]
+
+
+def content(*annotations: dict, **changes) -> dict:
+    return {
+        "images": [{"id": 7, "file_name": "a.jpg", "width": 40, "height": 30}],
+        "categories": [{"id": 90, "name": "zebra"}, {"id": 3, "name": "cat"}],
+        "annotations": list(annotations),
+        **changes,
+    }
+
+
+def thing(bbox: object, category: object = 3, image: object = 7, **extra) -> dict:
+    return {"id": 1, "image_id": image, "category_id": category, "bbox": bbox, **extra}
+
+
+def make(root: Path, data: object, name: str = "instances_train.json") -> Path:
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30)).save(root / "images" / "a.jpg")
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(data if isinstance(data, str) else json.dumps(data))
+    return root / name
+
+
+def refusal(file: Path, images: Path | None = None) -> str:
+    with pytest.raises(DataError) as caught:
+        read_coco(file, images)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_labels_boxes_areas_masks_and_crowds(tmp_path):
+    rle = {"size": [30, 40], "counts": "abc"}
+    file = make(
+        tmp_path,
+        content(
+            thing([1, 2, 4, 7], segmentation=POLYGON, area=14.5, iscrowd=0),
+            thing([0, 0, 40, 30], 90, segmentation=rle, iscrowd=1),
+            thing([0.5, 0, 2, 3]),
+        ),
+    )
+    data = read_coco(file, tmp_path / "images")
+    (record,) = data.records
+    assert (data.kind, data.split, data.names) == ("coco", "train", ("cat", "zebra"))
+    assert data.category_ids == (3, 90)
+    assert (record.image_id, record.size) == (7, (30, 40))
+    assert record.boxes.tolist() == [[1, 2, 5, 9], [0, 0, 40, 30], [0.5, 0, 2.5, 3]]
+    assert record.labels.tolist() == [0, 1, 0]
+    assert record.crowd.tolist() == [False, True, False]
+    assert record.areas is not None
+    assert record.areas.tolist() == [14.5, 1200, 6]
+    assert record.segmentations == (POLYGON, rle, [])
+    assert data.problems == ()
+
+
+def test_without_masks_there_are_none(tmp_path):
+    data = read_coco(make(tmp_path, content(thing([1, 2, 4, 7]))))
+    assert data.records[0].segmentations == ()
+
+
+def test_faults_are_clipped_or_skipped_and_told(tmp_path):
+    bad = [[1, 2, 3], None, "1234", [1, 2, "3", 4], [True, 0, 4, 4], [0, 0, 0, 5], [50, 1, 9, 9]]
+    bad += [[0, 0, float("nan"), 5], [0, 0, float("inf"), 5], [0, 0, 10**400, 5]]
+    things = [thing(box) for box in bad] + [thing([35, 20, 10, 20]), thing([0, 0, 40.01, 30])]
+    things += [thing([0, 0, 4, 4], 4), thing([0, 0, 4, 4], image=8), thing([0, 0, 4, 4], [1])]
+    data = read_coco(make(tmp_path, content(*things, *["text"])))
+    assert data.records[0].boxes.tolist() == [[35, 20, 40, 30], [0, 0, 40, 30]]
+    assert sum(p.action == "skipped" for p in data.problems) == len(bad) + 4
+    assert [p.what for p in data.problems if p.action == "clipped"] == [
+        "box (35, 20, 45, 40) leaves the 40x30 image by 10 px"
+    ]
+    assert data.problems[0].where == "instances_train.json annotation 1"
+
+
+def test_missing_images_and_sizes(tmp_path):
+    images = [{"id": 1, "file_name": "gone.jpg"}, {"id": 2, "file_name": "a.jpg", "width": 0}]
+    images += [{"id": 3, "file_name": "text.jpg"}]
+    file = make(tmp_path, content(images=images))
+    (tmp_path / "images" / "text.jpg").write_text("no image")
+    data = read_coco(file)
+    assert [(r.image_id, r.size) for r in data.records] == [(2, (30, 40))]
+    assert [p.where[-7:] for p in data.problems] == ["image 1", "image 3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{\n "images": [,]}', "line 2 column 13"),
+        ("", "bad JSON"),
+        ("[]", "no list 'images'"),
+        ('{"images": [], "annotations": {}, "categories": []}', "no list 'annotations'"),
+        ("[" * 100_000, "bad JSON"),
+        ('{"images": ' + "9" * 5000 + "}", ""),
+    ],
+)
+def test_bad_json(tmp_path, text, expected):
+    assert expected in refusal(make(tmp_path, text))
+
+
+def test_bad_encoding(tmp_path):
+    file = make(tmp_path, "")
+    file.write_bytes(b'{"images": "\xff"}')
+    assert "UTF-8" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"images": [{"id": 1, "file_name": "a.jpg"}] * 2}, "id 1 occurs twice"),
+        ({"images": [{"id": "1", "file_name": "a.jpg"}]}, "not a whole number"),
+        ({"images": [{"id": True, "file_name": "a.jpg"}]}, "not a whole number"),
+        ({"images": [{"id": 10**30, "file_name": "a.jpg"}]}, "not a whole number"),
+        ({"images": ["a.jpg"]}, "not a whole number"),
+        ({"images": [{"id": 1}]}, "no file_name"),
+        ({"images": []}, "no image of it"),
+        ({"categories": [{"id": 1}]}, "no name"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "same name"),
+    ],
+)
+def test_bad_structure(tmp_path, changes, expected):
+    assert expected in refusal(make(tmp_path, content(**changes)), tmp_path / "images")
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", "x/../../a.jpg", "C:\\a.jpg", "a\0"])
+def test_names_that_leave_the_folder(tmp_path, name):
+    file = make(tmp_path, content(images=[{"id": 1, "file_name": name}]))
+    assert "leaves the data folder" in refusal(file, tmp_path / "images")
+    refusal(file)
+
+
+def test_names_that_no_file_system_holds(tmp_path):
+    images = [
+        {"id": i, "file_name": name} for i, name in enumerate(["\ud800/a.jpg", "\n", "a.jpg"])
+    ]
+    data = read_coco(make(tmp_path, content(images=images)))
+    assert len(data) == 1
+    assert not any("\n" in p.what for p in data.problems)
+
+
+def test_links_may_not_leave_the_folder(tmp_path):
+    file = make(tmp_path / "set", content(images=[{"id": 1, "file_name": "sub/b.jpg"}]))
+    images = tmp_path / "set" / "images"
+    (tmp_path / "outside").mkdir()
+    (images / "a.jpg").rename(tmp_path / "outside" / "b.jpg")
+    (images / "sub").symlink_to(tmp_path / "outside")
+    assert "link that leaves" in refusal(file, images)
+    (images / "sub").unlink()
+    (images / "sub").mkdir()
+    (images / "sub" / "b.jpg").symlink_to(tmp_path / "outside" / "b.jpg")
+    assert "link that leaves" in refusal(file, images)
+
+
+@pytest.mark.parametrize(
+    ("file", "images"),
+    [
+        ("instances_val.json", "images"),
+        ("annotations/instances_val.json", "images"),
+        ("annotations/instances_val.json", "val"),
+        ("annotations/instances_val.json", "val2017"),
+        ("annotations/instances_val2017.json", "val2017"),
+        ("annotations/instances_val2017.json", "images/val2017"),
+        ("instances_val.json", "images/val"),
+        ("val/_annotations.coco.json", "val"),
+        ("instances_val.json", "."),
+    ],
+)
+def test_usual_places_of_images(tmp_path, file, images):
+    path = make(tmp_path, content(), file)
+    (tmp_path / images).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "images" / "a.jpg").rename(tmp_path / images / "a.jpg")
+    (split,) = coco_files(tmp_path)
+    assert split.startswith("val")
+    assert coco_files(tmp_path)[split] == path
+    assert read_coco(path).records[0].path.resolve() == (tmp_path / images / "a.jpg").resolve()
+
+
+def test_images_nowhere(tmp_path):
+    file = make(tmp_path, content())
+    (tmp_path / "images" / "a.jpg").unlink()
+    assert "its images are in none of" in refusal(file)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@settings(
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(JSON, JSON, JSON, JSON)
+def test_any_json_is_read_or_refused(tmp_path, bbox, image, width, extra):
+    things = [thing(bbox), thing([1, 1, 5, 5], image), extra]
+    images = [{"id": 7, "file_name": "a.jpg", "width": width, "height": 30}]
+    file = make(tmp_path, content(*things, images=images))
+    record = read_coco(file, tmp_path / "images").records[0]
+    assert record.boxes.shape == (len(record.labels), 4)
+    assert np.isfinite(record.boxes).all()
+
+
+@pytest.mark.skipif(not (SHARED / "coco2017_part").is_dir(), reason="needs ../shared/data")
+def test_coco2017_part():
+    data = read_coco(SHARED / "coco2017_part" / "instances_train.json")
+    assert (len(data), len(data.names), data.category_ids[-1]) == (2689, 80, 90)
+    assert sum(len(r.boxes) for r in data.records) == 25_255
+    assert data.problems == ()
+
+
+@pytest.mark.skipif(not (SHARED / "nuclei").is_dir(), reason="needs ../shared/data/nuclei")
+def test_nuclei():
+    data = read_coco(SHARED / "nuclei" / "instances_val.json")
+    assert (len(data), data.names) == (50, ("nucleus",))
+    assert all(len(r.segmentations) == len(r.boxes) for r in data.records)

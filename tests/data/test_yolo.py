@@ -1,0 +1,201 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vovnet.data.yolo import read_yolo, yolo_splits
+from vovnet.errors import DataError
+
+
+def make(root: Path, labels: dict[str, str | None], split: str = "train") -> Path:
+    """A folder images/<split> of 40x30 pictures, labels/<split>, and a data.yaml."""
+    for folder in ("images", "labels"):
+        (root / folder / split).mkdir(parents=True, exist_ok=True)
+    for stem, text in labels.items():
+        Image.new("RGB", (40, 30)).save(root / "images" / split / f"{stem}.png")
+        if text is not None:
+            (root / "labels" / split / f"{stem}.txt").write_text(text)
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    return root
+
+
+def refusal(source: Path, split: str = "train", **options) -> str:
+    with pytest.raises(DataError) as caught:
+        read_yolo(source, split, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_boxes_and_images_without_labels(tmp_path):
+    make(tmp_path, {"b": "1 0.5 0.5 1 1\n\n0 .25 .5 .5 .2\n", "a": None, "c": ""})
+    data = read_yolo(tmp_path, "train")
+    assert (data.kind, data.names, data.problems) == ("yolo", ("cat", "dog"), ())
+    assert [r.path.stem for r in data.records] == ["a", "b", "c"]
+    assert [r.image_id for r in data.records] == [1, 2, 3]
+    assert [len(r.boxes) for r in data.records] == [0, 2, 0]
+    np.testing.assert_allclose(data.records[1].boxes, [[0, 0, 40, 30], [0, 12, 20, 18]], atol=1e-5)
+    assert data.records[1].labels.tolist() == [1, 0]
+    assert (data.records[1].size, data.records[1].segmentations) == ((30, 40), ())
+
+
+def test_polygons_become_boxes_and_segmentations(tmp_path):
+    make(tmp_path, {"a": "0 0 0 0.5 0 0.5 0.5\n1 0.5 0.5 1 1\n"})
+    record = read_yolo(tmp_path, "train").records[0]
+    assert record.boxes.tolist() == [[0, 0, 20, 15], [0, 0, 40, 30]]
+    assert record.segmentations == ([[0, 0, 20, 0, 20, 15]], [])
+
+
+def test_size_is_that_of_the_image_as_displayed(tmp_path):
+    make(tmp_path, {"a": "0 0.5 0.5 1 1"})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "images" / "train" / "a.png", exif=exif)
+    assert read_yolo(tmp_path, "train").records[0].boxes.tolist() == [[0, 0, 30, 40]]
+
+
+def test_faults_are_clipped_or_skipped_and_told(tmp_path):
+    lines = ["0 0.5 0.5 1", "0 .5 .5 .5 .5 .9", "x 0.5 0.5 1 1", "0.5 0.5 0.5 1 1", "-1 .5 .5 1 1"]
+    lines += ["0 nan 0.5 1 1", "0 .5 .5 inf 1", "0 320 240 10 10", "0 .5 .5 0 1", "inf .5 .5 1 1"]
+    make(tmp_path, {"a": "\n".join([*lines, "0 1 1 1 1", "1 .5 .5 1.001 1"]), "bad": None})
+    (tmp_path / "images" / "train" / "bad.png").write_text("no image")
+    data = read_yolo(tmp_path, "train")
+    assert len(data) == 1
+    assert data.records[0].boxes.shape == (2, 4)
+    where = [f"a.txt line {n}" for n in range(1, 12)]
+    assert [p.where for p in data.problems] == [*where, "bad.png"]
+    assert [p.action for p in data.problems] == ["skipped"] * 10 + ["clipped", "skipped"]
+    assert not any("\n" in p.what for p in data.problems)
+
+
+def test_a_class_without_a_name(tmp_path):
+    make(tmp_path, {"a": "0 .5 .5 1 1\n2 .5 .5 1 1"})
+    assert "a.txt line 2: class 2, but only 2 names (0 to 1)" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("names: {0: a, 1: b}", ("a", "b")),
+        ("names: [a, 1]", ("a", "1")),
+        ("nc: 2", ("class_0", "class_1")),
+    ],
+)
+def test_names(tmp_path, text, names):
+    make(tmp_path, {"a": None})
+    (tmp_path / "data.yaml").write_text(f"train: images/train\n{text}\n")
+    assert read_yolo(tmp_path / "data.yaml", "train").names == names
+
+
+def test_names_of_a_folder_without_yaml(tmp_path):
+    make(tmp_path, {"a": "0 .5 .5 1 1"})
+    (tmp_path / "data.yaml").unlink()
+    assert "no class names" in refusal(tmp_path)
+    assert read_yolo(tmp_path, "train", ["x"]).names == ("x",)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert read_yolo(tmp_path, "train").names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: [\n",
+        "just text",
+        "names: 3\ntrain: images/train",
+        "names: {1: a, 2: b}\ntrain: images/train",
+        "names: [[a]]\ntrain: images/train",
+        "a: &a [1, 1]\nb: &b [*a, *a]\nnames: [*b, *b]",
+        "!!python/object/apply:os.system ['true']",
+        "\x01",
+        "[" * 5000,
+    ],
+)
+def test_bad_yaml(tmp_path, text):
+    make(tmp_path, {"a": None})
+    (tmp_path / "data.yaml").write_text(text)
+    assert "data.yaml: " in refusal(tmp_path)
+
+
+def test_paths_in_the_yaml(tmp_path):
+    root = make(tmp_path / "set", {"a": "0 .5 .5 1 1"})
+    here = root / "data.yaml"
+    for text in (
+        f"path: {root}\ntrain: images/train",
+        "path: ../set\ntrain: images/train",
+        "path: nowhere\ntrain: images/train",
+        "train: ../images/train",
+        f"train: [{root}/images/train]",
+        "train: images",
+    ):
+        here.write_text(f"{text}\nnames: [cat]\n")
+        record = read_yolo(here, "train").records[0]
+        assert (record.path.name, len(record.boxes)) == ("a.png", 1)
+
+
+def test_lists_of_images(tmp_path):
+    make(tmp_path, {"a": "0 .5 .5 1 1", "b": None, "c": None})
+    places = ["./images/train/b.png", f"{tmp_path.resolve()}/images/train/a.png", "images/gone.png"]
+    (tmp_path / "train.txt").write_text("\n".join(places))
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [cat]\n")
+    data = read_yolo(tmp_path, "train")
+    assert [(r.path.stem, len(r.boxes)) for r in data.records] == [("b", 0), ("a", 1)]
+    assert [p.what for p in data.problems] == ["no such file images/gone.png"]
+    for outside in ("/etc/x.png", "../x.png"):
+        (tmp_path / "train.txt").write_text(outside)
+        assert "leaves the data folder" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["images/{}", "{}/images"])
+def test_folders_without_yaml(tmp_path, layout):
+    for split in ("train", "val"):
+        images = tmp_path / layout.format(split)
+        labels = tmp_path / layout.format(split).replace("images", "labels")
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(images / "a.png")
+        (labels / "a.txt").write_text("0 .5 .5 1 1")
+    assert set(yolo_splits(tmp_path)) == {"train", "val"}
+    assert len(read_yolo(tmp_path, "val", ["cat"]).records[0].boxes) == 1
+
+
+def test_flat_folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels" / "a.txt").write_text("0 .5 .5 1 1")
+    assert yolo_splits(tmp_path) == ("all",)
+    assert len(read_yolo(tmp_path, "all", ["cat"]).records[0].boxes) == 1
+
+
+def test_unknown_and_empty_splits(tmp_path):
+    make(tmp_path, {}, "val")
+    assert "Splits that exist: val." in refusal(tmp_path, "train")
+    assert "split val has no images" in refusal(tmp_path, "val")
+
+
+def test_links_may_not_leave_the_folder(tmp_path):
+    root = make(tmp_path / "set", {"a": "0 .5 .5 1 1"})
+    label = root / "labels" / "train" / "a.txt"
+    label.rename(tmp_path / "a.txt")
+    label.symlink_to(tmp_path / "a.txt")
+    assert "link that leaves" in refusal(root)
+    label.unlink()
+    image = root / "images" / "train" / "a.png"
+    image.rename(tmp_path / "a.png")
+    image.symlink_to(tmp_path / "a.png")
+    assert "link that leaves" in refusal(root)
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.lists(st.floats() | st.integers(0, 1), max_size=9), max_size=5))
+def test_any_numbers_are_read_or_told(tmp_path, lines):
+    text = "\n".join("0 " + " ".join(str(value) for value in line) for line in lines)
+    data = read_yolo(make(tmp_path, {"a": text}), "train")
+    kept = data.records[0].boxes
+    assert len(kept) + sum(p.action == "skipped" for p in data.problems) == len(lines)
+    assert (kept >= 0).all()
+    assert (kept <= [40, 30, 40, 30]).all()
