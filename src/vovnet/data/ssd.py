@@ -56,10 +56,10 @@ class SSDAugment:
     def _run(self, sample: Sample, size: int, rng: np.random.Generator) -> Sample:
         height, width = sample.pixels.shape[:2]
         image = tv_tensors.Image(torch.from_numpy(sample.pixels.copy()).permute(2, 0, 1))
-        # pyrefly: ignore[unexpected-keyword]  (it reads Tensor's constructor, not the class's own)
         boxes = tv_tensors.BoundingBoxes(
+            # pyrefly: ignore[unexpected-keyword]  (it reads Tensor's constructor, not this one's)
             torch.from_numpy(sample.boxes), format="XYXY", canvas_size=(height, width)
-        )
+        )  # fmt: skip
         target = {"boxes": boxes, "labels": torch.from_numpy(sample.labels)}
         for step in self.steps:
             image, target = step(image, target)
