@@ -34,7 +34,7 @@ def sources(*folders: str) -> dict[str, ast.Module]:
     return {p.relative_to(ROOT).as_posix(): ast.parse(p.read_text()) for p in paths}
 
 
-EVERYWHERE = sources("src", "tests", "benchmarks")
+EVERYWHERE = sources("src", "tests", "benchmarks", "tools")
 PACKAGE = sources("src")
 
 

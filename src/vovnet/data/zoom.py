@@ -7,6 +7,7 @@ on (seed, epoch, index) alone and a resumed run sees the same pictures.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -20,13 +21,18 @@ _MIN_VISIBLE = 0.3  # share of a box's area that must survive the crop
 
 @dataclass(frozen=True)
 class ZoomAugment:
-    """Ranges of the random zoom (1 = the image just fits), aspect (log), and colour factors."""
+    """Ranges of the random zoom (1 = the image just fits), aspect (log), and colour factors.
+
+    `fit` is the network's: at zoom 1 a "letterbox" image keeps its shape, a "warp" one is
+    stretched over the whole input.
+    """
 
     zoom: tuple[float, float] = (0.45, 1.6)
     aspect: float = 0.3
     colour: float = 0.4
     flip: float = 0.5
     vertical_flip: float = 0.0
+    fit: Literal["warp", "letterbox"] = "letterbox"
 
     def single(self, sample: Sample, size: int, rng: np.random.Generator) -> Sample:
         """One image placed at random in a `size`×`size` input."""
@@ -53,8 +59,10 @@ class ZoomAugment:
         low, high = self.zoom
         zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
         skew = math.exp(rng.uniform(-self.aspect, self.aspect) / 2)
-        scale = zoom * min(height / source_h, width / source_w)
-        scale_x, scale_y = scale * skew, scale / skew
+        scale_x, scale_y = width / source_w, height / source_h
+        if self.fit == "letterbox":
+            scale_x = scale_y = min(scale_x, scale_y)
+        scale_x, scale_y = zoom * scale_x * skew, zoom * scale_y / skew
         # Anywhere inside if it is smaller than the input, anywhere covering it if larger.
         left = rng.random() * (width - source_w * scale_x)
         top = rng.random() * (height - source_h * scale_y)

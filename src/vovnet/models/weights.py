@@ -107,12 +107,8 @@ def default_weights(model: str) -> str:
     for name in SHIPPED:
         if name.partition(".")[0] == model:
             return name
-    raise UnknownNameError("model with shipped weights", model, default_models())
-
-
-def default_models() -> list[str]:
-    """The models that have shipped weights."""
-    return [name.partition(".")[0] for name in SHIPPED]
+    known = [name.partition(".")[0] for name in SHIPPED]
+    raise UnknownNameError("model with shipped weights", model, known)
 
 
 def shipped_rows(pattern: str) -> list[dict[str, Any]]:
@@ -137,10 +133,13 @@ def detector_metadata(detector: Detector, **more: Any) -> dict[str, Any]:
 
 
 def save_detector(path: Path, detector: Detector, *, half: bool = False, **metadata: Any) -> None:
-    """Write a detector's weights with the metadata that rebuilds it; `half` stores float16."""
+    """Write a detector's weights with the metadata that rebuilds it.
+
+    `half` stores kernels and matrices as float16; norms and biases, few and of wide range, stay.
+    """
     tensors = detector.network.state_dict()
     if half:
-        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        tensors = {k: v.half() if v.ndim > 1 else v for k, v in tensors.items()}
     save_tensors(path, tensors, detector_metadata(detector, **metadata))
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +117,7 @@ def train(
     run = _start(detector, dataset, recipe, folder)
     if resume:
         run.progress = load_state(run.state_path, detector.network, run.average, run.optimizers)
-    samples = _samples(dataset, recipe, _full_size(detector, recipe))
+    samples = _samples(dataset, recipe, _full_size(detector, recipe), detector.input_spec.fit)
     loader = train_loader(samples, run.batches, recipe.workers)
     last = folder / "weights" / "last.safetensors"
     for epoch in range(run.progress.epoch, recipe.epochs):
@@ -157,11 +157,22 @@ def _start(detector: Detector, dataset: Dataset, recipe: Recipe, folder: Path) -
     return Run(detector, recipe, folder, average, optimizers, batches, Progress(0, 0))
 
 
-def _samples(dataset: Dataset, recipe: Recipe, size: int) -> TrainSamples:
+def _samples(
+    dataset: Dataset, recipe: Recipe, size: int, fit: Literal["warp", "letterbox"]
+) -> TrainSamples:
     # Half as large again as the input: zooming in still finds detail.
     cache = ImageCache(dataset.records, longest=round(1.5 * size))
-    flips = {"flip": recipe.flip, "vertical_flip": recipe.vertical_flip}
-    augment = SSDAugment(**flips) if recipe.augment == "ssd" else ZoomAugment(recipe.zoom, **flips)
+    augment: SSDAugment | ZoomAugment
+    if recipe.augment == "ssd":
+        augment = SSDAugment(recipe.flip, recipe.vertical_flip)
+    else:
+        augment = ZoomAugment(
+            recipe.zoom,
+            aspect=recipe.aspect,
+            flip=recipe.flip,
+            vertical_flip=recipe.vertical_flip,
+            fit=fit,
+        )
     return TrainSamples(dataset, cache, augment, recipe.seed, recipe.difficult)
 
 

@@ -27,7 +27,8 @@ class Recipe:
     clip: float = 10.0  # gradient norm
     ema_decay: float = 0.9995  # reached slowly: at step n at most (1+n)/(10+n)
     augment: Literal["zoom", "ssd"] = "zoom"
-    zoom: tuple[float, float] = (0.45, 1.6)
+    zoom: tuple[float, float] = (0.45, 1.6)  # least and greatest
+    aspect: float = 0.3  # greatest log ratio of the two scales
     mosaic: tuple[float, float, float] = (0.4, 0.1, 0.8)  # probability, from share, to share
     flip: float = 0.5
     vertical_flip: float = 0.0
