@@ -24,7 +24,7 @@ def count_models(
         raise VovnetError(f"--imgsz {imgsz} --batch {batch}: both must be at least 1")
     rows = []
     for name in names:
-        model = create_model(name, num_classes, stem)
+        model = create_model(name, num_classes, stem=stem)
         try:
             counts = count(model, (imgsz, imgsz), batch=batch)
         except RuntimeError as error:

@@ -1,8 +1,9 @@
 """Every model by its name. `create_model` holds the program's one jump from a string to a class."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from vovnet.losses.task_aligned import TaskAlignedLoss
 from vovnet.models import dsod, vovdet, vovnet
 from vovnet.models.detector import Detector, PointDecoder, PriorDecoder
 from vovnet.models.input_spec import InputSpec
+from vovnet.models.layers import Norm
 
 # Mean of the paper's training (BGR 104, 117, 123), no scaling; and a plain mid-grey scaling.
 _CAFFE = {"mean": (123.0, 117.0, 104.0), "std": (1.0, 1.0, 1.0)}
@@ -70,40 +72,41 @@ def default_num_classes(name: str) -> int:
 
 
 def create_model(
-    name: str, num_classes: int | None = None, stem: Literal["pooled", "strided"] | None = None
+    name: str,
+    num_classes: int | None = None,
+    *,
+    stem: Literal["pooled", "strided"] | None = None,
+    identity: bool | None = None,
+    ese: Literal["none", "last", "all"] | None = None,
+    norm: Norm | None = None,
 ) -> nn.Module:
     """A freshly initialised model by name.
 
     A backbone's name gives a `Classifier` with `num_classes` outputs (default 1000), or, with
-    `num_classes=0`, the bare `VoVNet` that returns feature maps; `stem` overrides its stem. A
-    detector's name gives a `Detector` with classes called "class0", ...; `num_classes` counts
-    what the literature counts: with the background for DSOD (21 for VOC), without it for VoVDet.
+    `num_classes=0`, the bare `VoVNet` that returns feature maps; `stem`, `identity`, `ese` and
+    `norm` override its spec. A detector's name gives a `Detector` with classes called "class0",
+    ...; `num_classes` counts what the literature counts: with the background for DSOD (21 for
+    VOC), without it for VoVDet.
 
-    Raises `UnknownNameError` for a name that is not in `list_models()`, `VovnetError` for a
-    number of classes that cannot be built.
+    Raises `UnknownNameError` for a name that is not in `list_models()`, `VovnetError` for what
+    cannot be built.
     """
-    if num_classes is None:
-        num_classes = default_num_classes(name)
+    count = default_num_classes(name) if num_classes is None else num_classes
+    given: dict[str, Any] = {"stem": stem, "identity": identity, "ese": ese, "norm": norm}
+    changes = {key: value for key, value in given.items() if value is not None}
     if name in _DETECTORS:
-        objects = num_classes - (name in _WITH_BACKGROUND)
+        if changes:
+            raise VovnetError(f"{name}: {', '.join(changes)} can be changed on backbones only")
+        objects = count - (name in _WITH_BACKGROUND)
         if objects < 1:
-            raise VovnetError(f"{name}: {num_classes} classes leave no object class; give more")
+            raise VovnetError(f"{name}: {count} classes leave no object class; give more")
         return create_detector(name, tuple(f"class{i}" for i in range(objects)))
     if name not in vovnet.SPECS:
         raise UnknownNameError("model", name, list_models())
-    return _create_backbone(name, num_classes, stem)
-
-
-def _create_backbone(
-    name: str, num_classes: int, stem: Literal["pooled", "strided"] | None
-) -> nn.Module:
-    spec = vovnet.SPECS[name]
-    if stem is not None:
-        spec = vovnet.replace(spec, stem=stem)
-    if num_classes < 0:
-        raise VovnetError(f"{name}: num_classes must be 0 (features only) or more")
-    backbone = vovnet.VoVNet(spec)
-    return vovnet.Classifier(backbone, num_classes) if num_classes else backbone
+    if count < 0:
+        raise VovnetError(f"{name}: num_classes must be 0 (features only) or more, not {count}")
+    backbone = vovnet.VoVNet(replace(vovnet.SPECS[name], **changes))
+    return vovnet.Classifier(backbone, count) if count else backbone
 
 
 def create_detector(name: str, names: tuple[str, ...]) -> Detector:

@@ -1,6 +1,7 @@
 """The training loop, in the open: batches in, losses, one optimiser step, and what was seen."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -258,5 +259,15 @@ def report_row(report: EpochReport, metrics: dict[str, Any]) -> dict[str, Any]:
         "images_per_s": round(report.images_per_second, 2),
         "data_wait": round(report.wait_share, 4),
         "seconds": round(report.seconds, 2),
+        "memory_mb": _resident_mb(),
         **metrics,
     }
+
+
+def _resident_mb() -> int | None:
+    """Memory that this process holds now, in MB, where the system tells (Linux)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000
