@@ -3,7 +3,9 @@
 The library is imported inside the verbs: `--help` and usage errors need not wait for torch.
 """
 
+import io
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -140,7 +142,7 @@ def train(
     }  # fmt: skip
     given = {k: v for k, v in given.items() if v is not None}
     if resume is not None:
-        if set(given) - {"epochs"} or config:
+        if set(given) - {"epochs"} or config or name:
             raise VovnetError("--resume takes the run's own recipe; only --epochs may be changed")
         recipe, folder = with_overrides(load_run(resume), epochs=epochs), resume
     else:
@@ -183,6 +185,8 @@ def val(
     from vovnet.data.open import open_dataset, parse_source
     from vovnet.evaluate.run import evaluate
 
+    if batch < 1:
+        raise VovnetError(f"--batch {batch}: must be at least 1")
     detector = _load(weights, model, imgsz, device)
     path, given_split = parse_source(data)
     dataset = open_dataset(path, split or given_split, detector.names, purpose="val")
@@ -243,6 +247,8 @@ def predict(
     chosen = weights or (default_weights(model) if model else DEFAULT_WEIGHTS)
     detector = _load(chosen, model, imgsz, device)
     folder = (out or _run_folder("predict", "predict")) if save else None
+    if folder is not None:
+        _check_out(folder, paths)
     rows, failed = [], 0
     for row in predict_files(detector, paths, conf=conf, iou=iou, out=folder):
         rows.append(row.to_dict())
@@ -278,17 +284,22 @@ def env(*, as_json: Json = False) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors of the input are one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not be text
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = app(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
+        sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         return _fail(" ".join(str(error).split()) + " See vovnet --help.", EXIT_BAD_INPUT)
     except VovnetError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader has enough; say nothing more, not at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception:
         traceback.print_exc()
@@ -302,7 +313,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _note(message: str) -> None:
-    print(f"vovnet: {message}", file=sys.stderr)
+    print("vovnet: " + "\\n".join(message.splitlines()), file=sys.stderr)
 
 
 def _load(weights: str, model: str | None, imgsz: int | None, device: str) -> Any:
@@ -321,6 +332,14 @@ def _run_folder(verb: str, name: str) -> Path:
         number += 1
         folder = base / f"{name}-{number}"
     return folder
+
+
+def _check_out(folder: Path, pictures: list[Path]) -> None:
+    """Annotated copies go to a folder of their own: they must not replace what they show."""
+    if folder.exists() and not folder.is_dir():
+        raise VovnetError(f"--out {folder}: is no folder; give a folder")
+    if folder.resolve() in {picture.parent.resolve() for picture in pictures}:
+        raise VovnetError(f"--out {folder}: holds the pictures themselves; give another folder")
 
 
 def _check_share(option: str, value: float) -> None:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 
+# Never inference tensors, whoever asks first: a later loss could not go backward through them.
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def anchor_points(height: int, width: int, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Cell centres of every level, for an input of `height`×`width` pixels.
 
@@ -33,13 +35,13 @@ class PriorLevel:
     cells: int  # cells along each side
     step: float  # distance between cell centres
     min_size: float
-    max_size: float
+    max_size: float | None  # None: no square of the geometric mean
     ratios: tuple[float, ...]  # beside the two square priors; each adds itself and its inverse
 
     @property
     def per_cell(self) -> int:
         """Priors in each cell."""
-        return 2 + 2 * len(self.ratios)
+        return (1 if self.max_size is None else 2) + 2 * len(self.ratios)
 
 
 def prior_boxes(levels: Sequence[PriorLevel]) -> Tensor:
@@ -52,8 +54,10 @@ def prior_boxes(levels: Sequence[PriorLevel]) -> Tensor:
 
 
 def _level_priors(level: PriorLevel) -> Tensor:
-    mean = math.sqrt(level.min_size * level.max_size)
-    shapes = [(level.min_size, level.min_size), (mean, mean)]
+    shapes = [(level.min_size, level.min_size)]
+    if level.max_size is not None:
+        mean = math.sqrt(level.min_size * level.max_size)
+        shapes.append((mean, mean))
     for ratio in level.ratios:
         root = math.sqrt(ratio)
         shapes.append((level.min_size * root, level.min_size / root))

@@ -23,10 +23,10 @@ def encode_offsets(boxes: Tensor, priors: Tensor, variances: tuple[float, float]
 
 
 def decode_offsets(offsets: Tensor, priors: Tensor, variances: tuple[float, float]) -> Tensor:
-    """The inverse of `encode_offsets`: ...×A×4 offsets to ...×A×4 xyxy."""
-    centre = priors[:, :2] + offsets[..., :2] * variances[0] * priors[:, 2:]
+    """The inverse of `encode_offsets`: ...×A×4 offsets to ...×A×4 xyxy; priors A×4 or ...×A×4."""
+    centre = priors[..., :2] + offsets[..., :2] * variances[0] * priors[..., 2:]
     log_scale = (offsets[..., 2:] * variances[1]).clamp(max=_MAX_LOG_SCALE)
-    size = priors[:, 2:] * torch.exp(log_scale)
+    size = priors[..., 2:] * torch.exp(log_scale)
     return torch.cat([centre - size / 2, centre + size / 2], -1)
 
 

@@ -1,6 +1,5 @@
 """From dense scores and boxes to the few that remain."""
 
-import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -26,11 +25,14 @@ def select_detections(
         values, order = values.topk(max_candidates)
         box_index, labels = box_index[order], labels[order]
     candidates = boxes[box_index]
-    keep = batched_nms(candidates, values, labels, iou)[:max_detections]
+    # batched_nms keeps classes apart by shifting each past the largest coordinate, which works
+    # only if none is negative; boxes may reach out of the image.
+    corner = candidates.amin() if len(candidates) else 0.0
+    keep = batched_nms(candidates - corner, values, labels, iou)[:max_detections]
     return candidates[keep], values[keep], labels[keep]
 
 
 def clip_boxes(boxes: Tensor, height: float, width: float) -> Tensor:
     """Boxes ...×4 xyxy with every corner moved inside the image."""
-    limit = torch.tensor([width, height, width, height], dtype=boxes.dtype)
+    limit = boxes.new_tensor([width, height, width, height])
     return boxes.clamp(min=0).minimum(limit)

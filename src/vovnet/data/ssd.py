@@ -21,6 +21,8 @@ _INTERPOLATIONS = (
     InterpolationMode.BILINEAR,
     InterpolationMode.BICUBIC,
 )
+# torchvision crops down to 0.3 of a side and divides by the result, rounded down.
+_CROPPABLE = 4
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class SSDAugment:
         )  # fmt: skip
         target = {"boxes": boxes, "labels": torch.from_numpy(sample.labels)}
         for step in self.steps:
+            if isinstance(step, v2.RandomIoUCrop) and min(image.shape[-2:]) < _CROPPABLE:
+                continue
             image, target = step(image, target)
         mode = _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))]
         resize = v2.Resize((size, size), interpolation=mode, antialias=True)

@@ -103,22 +103,27 @@ def _paste(
     top: float,
 ) -> np.ndarray:
     """`pixels` scaled and moved into a padded height×width canvas, sampling only what is seen."""
-    source_h, source_w = pixels.shape[:2]
-    x0, y0 = max(0, round(left)), max(0, round(top))
-    x1 = min(width, max(x0 + 1, round(left + source_w * scale_x)))
-    y1 = min(height, max(y0 + 1, round(top + source_h * scale_y)))
-    box = (
-        max(0.0, (x0 - left) / scale_x),
-        max(0.0, (y0 - top) / scale_y),
-        min(float(source_w), (x1 - left) / scale_x),
-        min(float(source_h), (y1 - top) / scale_y),
-    )
+    x0, x1, from_x, to_x = _span(left, scale_x, pixels.shape[1], width)
+    y0, y1, from_y, to_y = _span(top, scale_y, pixels.shape[0], height)
+    box = (from_x, from_y, to_x, to_y)
     visible = Image.fromarray(pixels).resize(
         (x1 - x0, y1 - y0), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
     )
     canvas = np.full((height, width, 3), _PAD, dtype=np.uint8)
     canvas[y0:y1, x0:x1] = np.asarray(visible)
     return canvas
+
+
+def _span(offset: float, scale: float, source: int, length: int) -> tuple[int, int, float, float]:
+    """Where one axis of an image falls: first and last pixel of the canvas, and of the image.
+
+    An image thinner than a pixel there fills one.
+    """
+    first = min(max(0, round(offset)), length - 1)
+    last = min(length, max(first + 1, round(offset + source * scale)))
+    start = max(0.0, (first - offset) / scale)
+    end = min(float(source), (last - offset) / scale)
+    return (first, last, start, end) if start < end else (first, last, 0.0, float(source))
 
 
 def _crop_boxes(sample: Sample) -> Sample:

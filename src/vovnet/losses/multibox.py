@@ -7,8 +7,17 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, box_iou
 
-from vovnet.boxes.coding import encode_offsets
+from vovnet.boxes.coding import decode_offsets, encode_offsets
 from vovnet.losses.target import Target
+
+
+@dataclass(frozen=True)
+class MatchRule:
+    """How priors are matched, encoded and mined."""
+
+    threshold: float = 0.5
+    variances: tuple[float, float] = (0.1, 0.2)
+    negative_ratio: int = 3
 
 
 @torch.no_grad()
@@ -48,17 +57,49 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, ratio: int = 3) ->
     return (rank < count) & ~positive
 
 
+def multibox(
+    logits: Tensor,
+    offsets: Tensor,
+    priors: Tensor,
+    targets: Sequence[Target],
+    rule: MatchRule,
+    eligible: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Softmax over classes (column 0 is background) and smooth L1, both over all positives.
+
+    `logits` N×A×(1+C), `offsets` N×A×4, `priors` N×A×4 (centre x, centre y, width, height in
+    input pixels). `eligible` N×A tells which priors may be negatives. Finite also when no image
+    has an object: then the hardest negatives train alone and the box term is 0.
+    """
+    corners = box_convert(priors, "cxcywh", "xyxy")
+    matches = torch.stack(
+        [match_priors(c, t.boxes, rule.threshold) for c, t in zip(corners, targets, strict=True)]
+    )
+    positive = matches >= 0
+    labels = torch.zeros_like(matches)
+    wanted = torch.zeros_like(offsets)
+    for i, target in enumerate(targets):
+        mine = positive[i]
+        index = matches[i, mine]
+        labels[i, mine] = target.labels[index] + 1
+        wanted[i, mine] = encode_offsets(target.boxes[index], priors[i, mine], rule.variances)
+    cross_entropy = nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none"
+    ).view_as(labels)
+    excluded = positive if eligible is None else positive | ~eligible
+    background = (logits.logsumexp(2) - logits[..., 0]).masked_fill(excluded, -torch.inf)
+    negative = hard_negatives(background, positive, rule.negative_ratio) & ~excluded
+    total = positive.sum().clamp(min=1)
+    box = nn.functional.smooth_l1_loss(offsets[positive], wanted[positive], reduction="sum")
+    return cross_entropy[positive | negative].sum() / total, box / total
+
+
 @dataclass(frozen=True)
 class MultiBoxLoss:
-    """Softmax over classes (column 0 is background) and smooth L1 on offsets, per positive prior.
-
-    `priors` is A×4 (centre x, centre y, width, height) in input pixels.
-    """
+    """The loss of an SSD-style detector; `priors` is A×4 (cx, cy, w, h) in input pixels."""
 
     priors: Tensor
-    variances: tuple[float, float] = (0.1, 0.2)
-    threshold: float = 0.5
-    negative_ratio: int = 3
+    rule: MatchRule = MatchRule()
 
     def __call__(
         self,
@@ -68,26 +109,43 @@ class MultiBoxLoss:
     ) -> dict[str, Tensor]:
         """Loss terms "class" and "box", scalars, each over the positives of the whole batch.
 
-        `outputs` are class logits N×A×(1+C) and offsets N×A×4. Finite also when no image has an
-        object: then the hardest negatives train alone and the box term is 0.
+        `outputs` are class logits N×A×(1+C) and offsets N×A×4; see `multibox`.
         """
         logits, offsets = outputs[0].float(), outputs[1].float()
-        priors = self.priors.to(logits.device)
-        corners = box_convert(priors, "cxcywh", "xyxy")
-        matches = torch.stack([match_priors(corners, t.boxes, self.threshold) for t in targets])
-        positive = matches >= 0
-        labels = torch.zeros_like(matches)
-        wanted = torch.zeros_like(offsets)
-        for i, target in enumerate(targets):
-            mine = positive[i]
-            index = matches[i, mine]
-            labels[i, mine] = target.labels[index] + 1
-            wanted[i, mine] = encode_offsets(target.boxes[index], priors[mine], self.variances)
-        cross_entropy = nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), reduction="none"
-        ).view_as(labels)
-        background = logits.logsumexp(2) - logits[..., 0]
-        negative = hard_negatives(background, positive, self.negative_ratio)
-        total = positive.sum().clamp(min=1)
-        box = nn.functional.smooth_l1_loss(offsets[positive], wanted[positive], reduction="sum")
-        return {"class": cross_entropy[positive | negative].sum() / total, "box": box / total}
+        priors = self.priors.to(logits.device).expand_as(offsets)
+        classes, box = multibox(logits, offsets, priors, targets, self.rule)
+        return {"class": classes, "box": box}
+
+
+@dataclass(frozen=True)
+class RefineLoss:
+    """RefineDet's loss: the anchors refined and told from background, then classes and boxes.
+
+    The second step matches against the refined anchors, whose gradient is cut, and does not train
+    on negatives that the first is sure of (arXiv 1711.06897 sections 3.1 and 3.3).
+    `anchors` is A×4 (cx, cy, w, h) in input pixels.
+    """
+
+    anchors: Tensor
+    rule: MatchRule = MatchRule()
+    min_objectness: float = 0.01  # θ = 0.99 of background
+
+    def __call__(
+        self,
+        outputs: tuple[Tensor, Tensor, Tensor, Tensor],
+        targets: Sequence[Target],
+        image_size: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        """Loss terms "arm_class", "arm_box", "class" and "box"; `outputs`: `RefineDetOutput`."""
+        arm_logits, arm_offsets, logits, offsets = (x.float() for x in outputs)
+        anchors = self.anchors.to(logits.device).expand_as(offsets)
+        objects = [Target(t.boxes, torch.zeros_like(t.labels)) for t in targets]
+        arm_class, arm_box = multibox(arm_logits, arm_offsets, anchors, objects, self.rule)
+        with torch.no_grad():
+            refined = decode_offsets(
+                arm_offsets, self.anchors.to(logits.device), self.rule.variances
+            )
+            refined = box_convert(refined, "xyxy", "cxcywh")
+            eligible = arm_logits.softmax(2)[..., 1] >= self.min_objectness
+        classes, box = multibox(logits, offsets, refined, targets, self.rule, eligible)
+        return {"arm_class": arm_class, "arm_box": arm_box, "class": classes, "box": box}

@@ -3,62 +3,60 @@
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
 
-from vovnet.boxes.anchors import prior_boxes
 from vovnet.errors import UnknownNameError, VovnetError
-from vovnet.losses.multibox import MultiBoxLoss
-from vovnet.losses.task_aligned import TaskAlignedLoss
-from vovnet.models import dsod, vovdet, vovnet
-from vovnet.models.detector import Detector, PointDecoder, PriorDecoder
-from vovnet.models.input_spec import InputSpec
+from vovnet.models import assembly, cifar, mobilenet, pelee, reference, vovnet
+from vovnet.models.backbone import Backbone, Classifier
+from vovnet.models.detector import Detector
 from vovnet.models.layers import Norm
 
-# Mean of the paper's training (BGR 104, 117, 123), no scaling; and a plain mid-grey scaling.
-_CAFFE = {"mean": (123.0, 117.0, 104.0), "std": (1.0, 1.0, 1.0)}
-_GREY = {"mean": (114.0, 114.0, 114.0), "std": (58.0, 58.0, 58.0)}
-
-
-def _dsod_vovnet(name: str, backbone: str, names: tuple[str, ...]) -> Detector:
-    levels = dsod.VOVNET_PRIORS
-    priors = prior_boxes(levels)
-    return Detector(
-        name,
-        dsod.DSODVoVNet(vovnet.SPECS[backbone], len(names) + 1, levels),
-        MultiBoxLoss(priors),
-        PriorDecoder(priors),
-        InputSpec((300, 300), "warp", **_CAFFE),
-        names,
-    )
-
-
-def _vovdet(name: str, size: int, names: tuple[str, ...]) -> Detector:
-    return Detector(
-        name,
-        vovdet.VoVDet(vovdet.SPECS[name], len(names)),
-        TaskAlignedLoss(vovdet.STRIDES),
-        PointDecoder(vovdet.STRIDES),
-        InputSpec((size, size), "letterbox", **_GREY, multiple=32),
-        names,
-    )
-
-
-_DETECTORS: dict[str, Callable[[tuple[str, ...]], Detector]] = {
-    "dsod300-vovnet27_slim": lambda names: _dsod_vovnet(
-        "dsod300-vovnet27_slim", "vovnet27_slim", names
-    ),
-    "vovdet_nano": lambda names: _vovdet("vovdet_nano", 256, names),
+_BACKBONES: dict[str, Callable[[], Backbone]] = {
+    **{name: partial(vovnet.VoVNet, spec) for name, spec in vovnet.SPECS.items()},
+    **{name: partial(reference.ReferenceBackbone, name) for name in reference.NETWORKS},
+    "mobilenet_v1": mobilenet.MobileNetV1,
+    "peleenet": pelee.PeleeNet,
 }
 
-# Softmax detectors whose `num_classes`, as the literature counts, includes the background.
-_WITH_BACKGROUND = {"dsod300-vovnet27_slim"}
+# RefineDet backbones: the paper's table 4, and a small one that a CPU can train.
+_REFINED = (
+    *("vovnet39", "vovnet57", "vovnet27_slim", "resnet50", "resnet101"),
+    *("densenet161", "densenet201"),
+)
+
+# A softmax detector counts the background as a class, a sigmoid detector has none.
+_SIGMOID: dict[str, Callable[[tuple[str, ...]], Detector]] = {
+    "vovdet_nano": partial(assembly.vovdet_detector, "vovdet_nano", 256),
+}
+_SOFTMAX: dict[str, Callable[[tuple[str, ...]], Detector]] = {
+    **{
+        f"dsod300-{spec}": partial(assembly.dsod_on_vovnet, f"dsod300-{spec}", spec, True)
+        for spec in ("vovnet27_slim", "vovnet27_slim_bottleneck")
+    },
+    "dsod300_plain-vovnet27_slim": partial(
+        assembly.dsod_on_vovnet, "dsod300_plain-vovnet27_slim", "vovnet27_slim", False
+    ),
+    **{
+        f"dsod300-{spec}": partial(assembly.dsod_on_densenet, f"dsod300-{spec}", spec)
+        for spec in ("densenet67", "densenet67_k48")
+    },
+    **{
+        f"refinedet{size}-{trunk}": partial(
+            assembly.refinedet_detector, f"refinedet{size}-{trunk}", size, trunk
+        )
+        for size in (320, 512)
+        for trunk in _REFINED
+    },
+}
+_DETECTORS = _SIGMOID | _SOFTMAX
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of all models that match a shell pattern such as "vov*", sorted."""
-    return sorted(n for n in (*vovnet.SPECS, *_DETECTORS) if fnmatchcase(n, pattern))
+    return sorted(n for n in (*_BACKBONES, *cifar.SPECS, *_DETECTORS) if fnmatchcase(n, pattern))
 
 
 def list_detectors() -> list[str]:
@@ -67,8 +65,10 @@ def list_detectors() -> list[str]:
 
 
 def default_num_classes(name: str) -> int:
-    """ImageNet's 1000 for a backbone; for a detector VOC's 20, or 21 where background counts."""
-    return 20 + (name in _WITH_BACKGROUND) if name in _DETECTORS else 1000
+    """ImageNet's 1000, CIFAR's 10; for a detector VOC's 20, or 21 with the background."""
+    if name in cifar.SPECS:
+        return 10
+    return 20 + (name in _SOFTMAX) if name in _DETECTORS else 1000
 
 
 def create_model(
@@ -82,31 +82,42 @@ def create_model(
 ) -> nn.Module:
     """A freshly initialised model by name.
 
-    A backbone's name gives a `Classifier` with `num_classes` outputs (default 1000), or, with
-    `num_classes=0`, the bare `VoVNet` that returns feature maps; `stem`, `identity`, `ese` and
-    `norm` override its spec. A detector's name gives a `Detector` with classes called "class0",
-    ...; `num_classes` counts what the literature counts: with the background for DSOD (21 for
-    VOC), without it for VoVDet.
+    A backbone's name gives a classifier with `num_classes` outputs (default 1000), or, with
+    `num_classes=0`, the bare `Backbone` that returns feature maps; `stem`, `identity`, `ese` and
+    `norm` override a VoVNet's spec. A detector's name gives a `Detector` with classes called
+    "class0", ...; `num_classes` counts what the literature counts: with the background for
+    softmax detectors such as DSOD (21 for VOC), without it for VoVDet.
 
     Raises `UnknownNameError` for a name that is not in `list_models()`, `VovnetError` for what
     cannot be built.
     """
+    if name not in list_models():
+        raise UnknownNameError("model", name, list_models())
     count = default_num_classes(name) if num_classes is None else num_classes
     given: dict[str, Any] = {"stem": stem, "identity": identity, "ese": ese, "norm": norm}
     changes = {key: value for key, value in given.items() if value is not None}
+    if changes and name not in vovnet.SPECS:
+        raise VovnetError(f"{name}: {', '.join(changes)} can be changed on VoVNets only")
     if name in _DETECTORS:
-        if changes:
-            raise VovnetError(f"{name}: {', '.join(changes)} can be changed on backbones only")
-        objects = count - (name in _WITH_BACKGROUND)
+        objects = count - (name in _SOFTMAX)
         if objects < 1:
             raise VovnetError(f"{name}: {count} classes leave no object class; give more")
         return create_detector(name, tuple(f"class{i}" for i in range(objects)))
-    if name not in vovnet.SPECS:
-        raise UnknownNameError("model", name, list_models())
-    if count < 0:
-        raise VovnetError(f"{name}: num_classes must be 0 (features only) or more, not {count}")
-    backbone = vovnet.VoVNet(replace(vovnet.SPECS[name], **changes))
-    return vovnet.Classifier(backbone, count) if count else backbone
+    if count < 0 or (count == 0 and name in cifar.SPECS):
+        raise VovnetError(f"{name}: cannot have {count} classes; give more")
+    return _create_classifier(name, count, changes)
+
+
+def _create_classifier(name: str, count: int, changes: dict[str, Any]) -> nn.Module:
+    if name in vovnet.SPECS:
+        backbone: Backbone = vovnet.VoVNet(replace(vovnet.SPECS[name], **changes))
+    elif name in cifar.SPECS:
+        return cifar.CifarNet(cifar.SPECS[name], count)
+    elif name in reference.NETWORKS and count:
+        return reference.NETWORKS[name][0](weights=None, num_classes=count)
+    else:
+        backbone = _BACKBONES[name]()
+    return Classifier(backbone, count) if count else backbone
 
 
 def create_detector(name: str, names: tuple[str, ...]) -> Detector:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances, decode_offsets
@@ -128,5 +129,31 @@ class PriorDecoder:
         )
         return [
             Found(*select_detections(b, s, conf=conf, iou=iou))
+            for b, s in zip(boxes, scores, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class RefineDecoder:
+    """Decodes `RefineDetOutput` in two steps; anchors that the first step is sure are background
+    (objectness below `min_objectness`) give no detections."""
+
+    anchors: Tensor
+    variances: tuple[float, float] = (0.1, 0.2)
+    min_objectness: float = 0.01
+
+    def __call__(
+        self, outputs: Any, image_size: tuple[int, int], conf: float, iou: float
+    ) -> list[Found]:
+        """One `Found` per image; `image_size` is the anchors' own."""
+        anchors = self.anchors.to(outputs.offsets.device)
+        refined = decode_offsets(outputs.arm_offsets.float(), anchors, self.variances)
+        refined = box_convert(refined, "xyxy", "cxcywh")
+        boxes = decode_offsets(outputs.offsets.float(), refined, self.variances)
+        objectness = outputs.arm_logits.float().softmax(2)[..., 1:]
+        scores = outputs.class_logits.float().softmax(2)[..., 1:]
+        scores = scores * (objectness >= self.min_objectness)
+        return [
+            Found(*select_detections(b, s, conf=conf, iou=iou, max_detections=500))
             for b, s in zip(boxes, scores, strict=True)
         ]

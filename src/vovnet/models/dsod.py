@@ -1,4 +1,4 @@
-"""DSOD300 (arXiv 1708.01241) on VoVNet: single-shot, trained from scratch, with dense prediction.
+"""DSOD300 (arXiv 1708.01241): single-shot, trained from scratch, with dense prediction.
 
 The VoVNet paper does not write down how its backbone attaches; stages 3, 4 and 5 as the first
 three sources reproduce its parameter and operation counts to the printed digit.
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vovnet.boxes.anchors import PriorLevel
-from vovnet.models.layers import L2Norm, init_weights
-from vovnet.models.vovnet import VoVNet, VoVNetSpec
+from vovnet.models.backbone import Backbone
+from vovnet.models.layers import L2Norm, bn_relu_conv, init_weights
 
 # Released code, except the last step: it has 300 for a 2×2 map, which puts centres outside the
 # image; 150 puts them inside.
@@ -31,6 +31,7 @@ def prior_levels(cells: Sequence[int]) -> tuple[PriorLevel, ...]:
 
 
 VOVNET_PRIORS = prior_levels((37, 18, 9, 5, 3, 2))  # 8,108 boxes at 300×300
+DENSENET_PRIORS = prior_levels((38, 19, 10, 5, 3, 2))  # 8,744
 
 
 class PriorOutput(NamedTuple):
@@ -39,17 +40,6 @@ class PriorOutput(NamedTuple):
 
     class_logits: Tensor
     offsets: Tensor
-
-
-def _bn_relu_conv(
-    in_channels: int, out_channels: int, kernel: int, stride: int = 1
-) -> nn.Sequential:
-    """DSOD's order: normalise and activate first, then convolve."""
-    return nn.Sequential(
-        nn.BatchNorm2d(in_channels),
-        nn.ReLU(inplace=False),  # the input is also read by the other branch
-        nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
-    )
 
 
 class DensePrediction(nn.Module):
@@ -61,14 +51,21 @@ class DensePrediction(nn.Module):
     def __init__(self, in_channels: int, half: int) -> None:
         super().__init__()
         self.learned = nn.Sequential(
-            _bn_relu_conv(in_channels, half, 1), _bn_relu_conv(half, half, 3, 2)
+            bn_relu_conv(in_channels, half, 1), bn_relu_conv(half, half, 3, 2)
         )
         self.pooled = nn.Sequential(
-            nn.MaxPool2d(2, 2, ceil_mode=True), _bn_relu_conv(in_channels, half, 1)
+            nn.MaxPool2d(2, 2, ceil_mode=True), bn_relu_conv(in_channels, half, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.learned(x), self.pooled(x)], 1)
+
+
+class PlainPrediction(nn.Sequential):
+    """SSD's way to the next level, for comparison: 1×1, then 3×3 with stride 2, all learned."""
+
+    def __init__(self, in_channels: int, half: int) -> None:
+        super().__init__(bn_relu_conv(in_channels, half, 1), bn_relu_conv(half, 2 * half, 3, 2))
 
 
 class PriorHead(nn.Module):
@@ -98,26 +95,31 @@ class PriorHead(nn.Module):
         return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, columns)
 
 
-class DSODVoVNet(nn.Module):
-    """N×3×300×300 images to a `PriorOutput` over 8,108 priors, alike in train and eval.
+class DSOD(nn.Module):
+    """N×3×300×300 images to a `PriorOutput` over the priors of six levels, alike in train and eval.
 
-    `num_classes` counts the background, as the paper does (21 for PASCAL VOC).
+    The backbone's taps are the first sources; every further level comes from the one before by
+    dense prediction (or SSD's plain one) with `halves` channels in each half. `num_classes`
+    counts the background, as the paper does (21 for PASCAL VOC).
     """
 
     def __init__(
         self,
-        spec: VoVNetSpec,
+        backbone: Backbone,
         num_classes: int,
-        levels: Sequence[PriorLevel] = VOVNET_PRIORS,
+        levels: Sequence[PriorLevel],
+        halves: Sequence[int],
+        *,
+        dense: bool = True,
     ) -> None:
         super().__init__()
-        self.backbone = VoVNet(spec, out_indices=(2, 3, 4))
-        sources = [self.backbone.feature_info[i].channels for i in (2, 3, 4)]
-        extra = 256
-        self.extras = nn.ModuleList(
-            DensePrediction(c, extra // 2) for c in (sources[-1], extra, extra)
-        )
-        channels = [*sources, extra, extra, extra]
+        self.backbone = backbone
+        channels = [tap.channels for tap in backbone.taps]
+        self.extras = nn.ModuleList()
+        for half in halves:
+            extra = DensePrediction if dense else PlainPrediction
+            self.extras.append(extra(channels[-1], half))
+            channels.append(2 * half)
         self.heads = nn.ModuleList(
             PriorHead(c, level.per_cell, num_classes)
             for c, level in zip(channels, levels, strict=True)

@@ -37,10 +37,17 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         norm: Norm = "batch",
         relu: bool = True,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding=kernel // 2,
+            groups=groups,
+            bias=False,
         )
         self.bn = make_norm(norm, out_channels)
         self.act = nn.ReLU(inplace=True) if relu else nn.Identity()
@@ -93,6 +100,17 @@ class L2Norm(nn.Module):
         # float32 under autocast: squares of bf16 activations lose too many digits.
         length = x.float().square().sum(1, keepdim=True).add(1e-10).rsqrt()
         return x * (length * self.scale.view(1, -1, 1, 1)).to(x.dtype)
+
+
+def bn_relu_conv(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1
+) -> nn.Sequential:
+    """DenseNet's order: normalise and activate first, then convolve."""
+    return nn.Sequential(
+        nn.BatchNorm2d(in_channels),
+        nn.ReLU(inplace=False),  # the input is also read elsewhere
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
+    )
 
 
 def init_weights(network: nn.Module, convolution: Literal["kaiming", "xavier"]) -> None:

@@ -104,7 +104,7 @@ class VoVDet(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.backbone = VoVNet(spec.backbone, out_indices=(2, 3, 4))
-        channels = tuple(self.backbone.feature_info[i].channels for i in (2, 3, 4))
+        channels = tuple(tap.channels for tap in self.backbone.taps)
         self.neck = Neck(channels, spec.width, spec.mid)
         self.heads = nn.ModuleList(Head(spec.width, num_classes) for _ in STRIDES)
         init_weights(self, "kaiming")

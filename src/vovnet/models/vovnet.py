@@ -8,12 +8,14 @@ The sources disagree on the stem, the identity and eSE; each is a field of `VoVN
 - ese: V2's released code gates every module ("all"), timm the last module of a stage ("last").
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from vovnet.models.backbone import Backbone, FeatureInfo
 from vovnet.models.layers import (
     ConvNorm,
     EffectiveSqueezeExcite,
@@ -21,14 +23,6 @@ from vovnet.models.layers import (
     SeparableConvNorm,
     init_weights,
 )
-
-
-class FeatureInfo(NamedTuple):
-    """One feature tap of a backbone: its name, channels, and stride in input pixels."""
-
-    name: str
-    channels: int
-    stride: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,7 @@ class VoVNetSpec:
     identity: bool = False
     ese: Literal["none", "last", "all"] = "none"
     depthwise: bool = False
+    bottleneck: bool = False  # a 1×1 to half the width before every 3×3 (paper table 3)
     norm: Norm = "batch"
 
 
@@ -53,6 +48,7 @@ _SLIM_V2 = {"mid": (64, 80, 96, 112), "out": (112, 256, 384, 512)}
 
 _V1 = {
     "vovnet27_slim": VoVNetSpec(**_SLIM_V1, modules=(1, 1, 1, 1)),
+    "vovnet27_slim_bottleneck": VoVNetSpec(**_SLIM_V1, modules=(1, 1, 1, 1), bottleneck=True),
     "vovnet39": VoVNetSpec(**_WIDE, modules=(1, 1, 2, 2)),
     "vovnet57": VoVNetSpec(**_WIDE, modules=(1, 1, 4, 3)),
 }
@@ -97,6 +93,14 @@ _TIMM = {
 SPECS: dict[str, VoVNetSpec] = {**_V1, **_V2, **_TIMM}
 
 
+def _bottleneck(in_channels: int, out_channels: int, norm: Norm) -> nn.Module:
+    """1×1 to half the 3×3's output width, then the 3×3: the reading that gives table 3's counts."""
+    half = out_channels // 2
+    return nn.Sequential(
+        ConvNorm(in_channels, half, 1, norm=norm), ConvNorm(half, out_channels, norm=norm)
+    )
+
+
 class OSAModule(nn.Module):
     """One-Shot Aggregation: a chain of 3×3 convolutions, concatenated once, mixed by a 1×1.
 
@@ -114,6 +118,7 @@ class OSAModule(nn.Module):
         identity: bool = False,
         ese: bool = False,
         depthwise: bool = False,
+        bottleneck: bool = False,
         norm: Norm = "batch",
     ) -> None:
         super().__init__()
@@ -122,7 +127,9 @@ class OSAModule(nn.Module):
         if depthwise and in_channels != mid:
             self.conv_reduction = ConvNorm(in_channels, mid, 1, norm=norm)
             width = mid
-        conv = SeparableConvNorm if depthwise else ConvNorm
+        conv: Callable[..., nn.Module] = SeparableConvNorm if depthwise else ConvNorm
+        if bottleneck:
+            conv = _bottleneck
         self.conv_mid = nn.ModuleList(
             conv(width if i == 0 else mid, mid, norm=norm) for i in range(layers)
         )
@@ -157,6 +164,7 @@ class OSAStage(nn.Module):
                     identity=spec.identity and i > 0,
                     ese=spec.ese == "all" or (spec.ese == "last" and i == count - 1),
                     depthwise=spec.depthwise,
+                    bottleneck=spec.bottleneck,
                     norm=spec.norm,
                 )
                 for i in range(count)
@@ -181,7 +189,7 @@ def _stem(spec: VoVNetSpec) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class VoVNet(nn.Module):
+class VoVNet(Backbone):
     """The backbone: N×3×H×W images to a list of feature maps.
 
     `feature_info` describes every tap in order: the stem and each stage, taken before the next
@@ -190,21 +198,16 @@ class VoVNet(nn.Module):
     """
 
     def __init__(self, spec: VoVNetSpec, out_indices: tuple[int, ...] = (1, 2, 3, 4)) -> None:
-        super().__init__()
-        self.spec = spec
-        self.out_indices = out_indices
-        self.stem = _stem(spec)
         strided = spec.stem == "strided"
         widths = (spec.stem_widths[-1], *spec.out)
+        strides = (4 if strided else 2, *(4 * 2**i for i in range(len(spec.out))))
+        names = ("stem", *(f"stage{i + 2}" for i in range(len(spec.out))))
+        super().__init__(tuple(map(FeatureInfo, names, widths, strides)), out_indices)
+        self.spec = spec
+        self.stem = _stem(spec)
         self.stages = nn.ModuleList(
             OSAStage(widths[i], spec, i, pool=i > 0 or not strided) for i in range(len(spec.out))
         )
-        strides = (4 if strided else 2, *(4 * 2**i for i in range(len(spec.out))))
-        names = ("stem", *(f"stage{i + 2}" for i in range(len(spec.out))))
-        self.feature_info = tuple(map(FeatureInfo, names, widths, strides))
-        unknown = [i for i in out_indices if not 0 <= i < len(widths)]
-        if unknown:
-            raise ValueError(f"taps {unknown} do not exist; there are 0..{len(widths) - 1}")
         init_weights(self, "kaiming")
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -214,15 +217,3 @@ class VoVNet(nn.Module):
             x = stage(x)
             taps.append(x)
         return [taps[i] for i in self.out_indices]
-
-
-class Classifier(nn.Module):
-    """A backbone's last feature map, averaged, and one linear layer: N×classes logits."""
-
-    def __init__(self, backbone: VoVNet, num_classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.feature_info[-1].channels, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images)[-1].mean((2, 3)))

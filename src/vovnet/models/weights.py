@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be none
+            temporary.unlink()
         kept = "; the previous file is kept" if path.exists() else ""
         raise VovnetError(f"{path}: cannot write: {error.strerror}{kept}") from None
 
@@ -179,9 +181,9 @@ def load_detector(
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        torch.empty(0, device=device).cpu()  # "meta" exists, but holds no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0].partition(". ")[0]
         raise VovnetError(f"--device {name}: not usable here ({reason}); try cpu") from None
     return device
 

@@ -15,10 +15,10 @@ _SKIMAGE = "skimage:"
 def expand_sources(sources: Iterable[str]) -> list[Path]:
     """Image files in order, without repeats.
 
-    A folder gives the images directly inside it, by suffix, sorted; a pattern with * ? or [ is
-    expanded here as a shell would; "skimage:NAME" is a picture inside the scikit-image package;
-    anything else is taken as a file, existing or not, so that
-    opening it can say what is wrong. Raises `ImageError` for a folder or pattern without images.
+    A folder gives the images directly inside it, by suffix, sorted, without hidden ones; a pattern
+    with * ? or [ is expanded here as a shell would; "skimage:NAME" is a picture inside the
+    scikit-image package; anything else is taken as a file, existing or not, so that opening it can
+    say what is wrong. Raises `ImageError` for a folder or pattern without images.
     """
     files: dict[Path, None] = {}
     for source in sources:
@@ -32,7 +32,7 @@ def _expand(source: str) -> list[Path]:
     if source.startswith(_SKIMAGE):
         return [_skimage_photograph(source.removeprefix(_SKIMAGE))]
     if os.path.isdir(source):
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(p for p in _listed(path) if p.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
             raise ImageError(f"{source}: no images in this folder; give one with images in it")
         return found
@@ -42,6 +42,13 @@ def _expand(source: str) -> list[Path]:
             raise ImageError(f"{source}: matches no file; check the pattern")
         return found
     return [path]
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise ImageError(f"{folder}: cannot be listed ({error.strerror})") from None
 
 
 def _skimage_photograph(name: str) -> Path:

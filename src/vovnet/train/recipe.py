@@ -1,8 +1,11 @@
 """A training run's values, from a YAML recipe and the command line; plain data, no objects."""
 
-from dataclasses import asdict, dataclass, fields, replace
+import math
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -41,17 +44,19 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = {"epochs": self.epochs, "batch": self.batch, "lr": self.lr, "clip": self.clip}
-        for key, value in positive.items():
-            if not value > 0:
-                raise VovnetError(f"recipe: {key} is {value}; it must be above 0")
+        """Raise `VovnetError` for a value that training would trip over later."""
+        _check_types(self)
+        _check_ranges(self)
+        _check_resolution(self.resolution)
         if not self.data:
             raise VovnetError("recipe: data is empty; name a dataset with --data")
+        if len(set(self.names)) < len(self.names):
+            raise VovnetError("recipe: names holds a class twice; leave one out")
 
     def size_at(self, epoch: int, final: int) -> int:
         """Input side in pixels for an epoch (0-based), given the full size."""
         share = epoch / self.epochs
-        return next((side for until, side in self.resolution if share < until), final)
+        return next((min(side, final) for until, side in self.resolution if share < until), final)
 
     def mosaic_at(self, epoch: int) -> float:
         """Probability that a sample of this epoch is a mosaic."""
@@ -63,9 +68,84 @@ class Recipe:
         return {k: _plain(v) for k, v in asdict(self).items()}
 
 
+_KINDS: dict[str, Any] = {field.name: field.type for field in fields(Recipe)}
+
 # What suits a model where neither recipe nor command line says otherwise.
 _SSD_STYLE = {"augment": "ssd", "batch": 8, "resolution": (), "lr": 4e-3}
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {"dsod300-vovnet27_slim": _SSD_STYLE}
+
+
+# How a field's type is called to somebody who writes YAML.
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    int | None: "a whole number or null",
+    str | None: "text or null",
+    tuple[str, ...]: "a list of texts",
+    tuple[float, float]: "a list of two numbers",
+    tuple[float, float, float]: "a list of three numbers",
+    tuple[tuple[float, int], ...]: "a list of [share of the run, side in pixels]",
+}
+_AT_LEAST = {"epochs": 1, "batch": 1, "imgsz": 1, "warmup": 0, "val_every": 0, "workers": 0}
+_ABOVE_0 = ("lr", "clip")
+_SHARES = ("final_lr", "ema_decay", "flip", "vertical_flip", "mosaic")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type; numbers must be finite, a whole one is a float too."""
+    if get_origin(kind) is UnionType:
+        return any(_fits(value, choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if not isinstance(value, tuple):
+            return False
+        if kinds[-1] is Ellipsis:
+            return all(_fits(v, kinds[0]) for v in value)
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if isinstance(value, bool) and kind is not bool:
+        return False
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def _check_types(recipe: Recipe) -> None:
+    for key, kind in _KINDS.items():
+        value = recipe.__dict__[key]
+        if get_origin(kind) is Literal:
+            if value not in get_args(kind):
+                raise UnknownNameError(f"recipe {key}", str(value), get_args(kind))
+        elif not _fits(value, kind):
+            raise VovnetError(f"recipe: {key} is {_plain(value)!r}; it must be {_WORDS[kind]}")
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    values = recipe.__dict__
+    rules = [(key, f"at least {least}", least, math.inf) for key, least in _AT_LEAST.items()]
+    rules += [(key, "above 0", math.ulp(0.0), math.inf) for key in _ABOVE_0]
+    rules += [(key, "within 0..1", 0, 1) for key in _SHARES]
+    rules += [("weight_decay", "at least 0", 0, math.inf), ("seed", "within 0..2^63", 0, 2**63)]
+    for key, words, low, high in rules:
+        value = values[key]
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        if not all(low <= number <= high for number in numbers):
+            raise VovnetError(f"recipe: {key} is {_plain(value)}; it must be {words}")
+    low, high = recipe.zoom
+    if not 0 < low <= high:
+        raise VovnetError(f"recipe: zoom is [{low}, {high}]; it must be above 0 and rising")
+
+
+def _check_resolution(steps: tuple[tuple[float, int], ...]) -> None:
+    shares, sides = [0.0, *(share for share, _ in steps)], [0, *(side for _, side in steps)]
+    growing = all(a < b for row in (shares, sides) for a, b in pairwise(row))
+    if not growing or shares[-1] > 1:
+        raise VovnetError(
+            f"recipe: resolution is {_plain(steps)}; shares (0..1) and sides must both grow"
+        )
+    if odd := [side for side in sides if side % 32]:
+        raise VovnetError(f"recipe: resolution has side {odd[0]}; it must be a multiple of 32")
 
 
 def _plain(value: Any) -> Any:
@@ -76,22 +156,30 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 
+def _meant(key: str, value: Any) -> Any:
+    """A field's value from YAML's or the command line's, where YAML 1.1 reads it otherwise."""
+    if key == "data" and isinstance(value, str):
+        return (value,)
+    if key == "amp" and value is False:  # `amp: off` without quotes
+        return "off"
+    if _KINDS[key] is float and isinstance(value, str):  # 6e-3 without a point
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return _frozen(value)
+
+
 def recipe_from_dict(values: dict[str, Any]) -> Recipe:
     """A recipe from plain values; an unknown key raises `UnknownNameError` with a suggestion."""
-    known = {f.name for f in fields(Recipe)}
     for key in values:
-        if key not in known:
-            raise UnknownNameError("recipe key", key, sorted(known))
+        if key not in _KINDS:
+            raise UnknownNameError("recipe key", str(key), sorted(_KINDS))
     missing = [key for key in ("model", "data") if key not in values]
     if missing:
         raise VovnetError(f"recipe: {' and '.join(missing)} not given; add --{missing[0]}")
-    values = MODEL_DEFAULTS.get(values["model"], {}) | {k: _frozen(v) for k, v in values.items()}
-    if isinstance(values["data"], str):
-        values["data"] = (values["data"],)
-    try:
-        return replace(Recipe(values["model"], values["data"]), **values)
-    except TypeError as error:
-        raise VovnetError(f"recipe: a value has the wrong type: {error}") from None
+    given = {key: _meant(key, value) for key, value in values.items()}
+    return Recipe(**MODEL_DEFAULTS.get(str(given["model"]), {}) | given)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

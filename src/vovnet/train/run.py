@@ -24,7 +24,7 @@ from vovnet.errors import VovnetError
 from vovnet.evaluate.run import evaluate
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
-from vovnet.models.weights import write_atomically
+from vovnet.models.weights import _device, write_atomically
 from vovnet.train.loop import EpochReport, StepHook, report_row, train
 from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
 
@@ -63,8 +63,9 @@ def run_training(
 
     Returns the last line of results.csv. `on_row` gets each line as it is written.
     """
+    target = _device(device)  # before the data, which can take minutes to read
     dataset = open_training_data(recipe)
-    detector = _detector(recipe, dataset).to(torch.device(device))
+    detector = _detector(recipe, dataset).to(target)
     truth = _validation_data(recipe, detector)
     config = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
     write_atomically(folder / "config.yaml", config.encode())
@@ -98,6 +99,8 @@ def _detector(recipe: Recipe, dataset: Dataset) -> Detector:
     detector = create_detector(recipe.model, dataset.names)
     if recipe.imgsz:
         detector.input_spec = detector.input_spec.with_side(recipe.imgsz, recipe.model)
+    for _, side in recipe.resolution:
+        detector.input_spec.with_side(side, recipe.model)  # raises for one it cannot take
     return detector
 
 

@@ -1,0 +1,58 @@
+"""What every backbone offers, so that any of them fits any neck."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from vovnet.errors import VovnetError
+
+
+class FeatureInfo(NamedTuple):
+    """One feature tap of a backbone: its name, channels, and stride in input pixels."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module):
+    """N×3×H×W images to a list of feature maps, one for each chosen tap, in order of stride.
+
+    `feature_info` describes every tap that there is, `taps` those that `forward` returns. Raises
+    `VovnetError` for a tap that does not exist.
+    """
+
+    def __init__(self, feature_info: Sequence[FeatureInfo], out_indices: Sequence[int]) -> None:
+        super().__init__()
+        self.feature_info = tuple(feature_info)
+        self.select(out_indices)
+
+    def select(self, out_indices: Sequence[int]) -> None:
+        """Choose the taps that `forward` returns, by their place in `feature_info`."""
+        unknown = [i for i in out_indices if not 0 <= i < len(self.feature_info)]
+        if unknown:
+            last = len(self.feature_info) - 1
+            raise VovnetError(f"taps {unknown} do not exist; there are 0..{last}")
+        self.out_indices = tuple(out_indices)
+        self.taps = tuple(self.feature_info[i] for i in out_indices)
+
+    def select_strides(self, strides: Sequence[int]) -> None:
+        """Choose the last tap of each stride; raises `VovnetError` for a stride without one."""
+        last = {info.stride: i for i, info in enumerate(self.feature_info)}
+        missing = [s for s in strides if s not in last]
+        if missing:
+            raise VovnetError(f"no tap of stride {missing}; there are {sorted(last)}")
+        self.select([last[s] for s in strides])
+
+
+class Classifier(nn.Module):
+    """A backbone's last feature map, averaged, and one linear layer: N×classes logits."""
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.taps[-1].channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images)[-1].mean((2, 3)))

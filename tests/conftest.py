@@ -1,0 +1,68 @@
+"""What several tests share: small VOC data sets of coloured rectangles, and random weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vovnet.models import create_detector
+from vovnet.models.weights import save_detector
+
+COLOURS = {"blue": (30, 60, 220), "red": (220, 40, 40)}
+OBJECT = (
+    "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>"
+    "<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+)
+
+
+def write_voc(root: Path, *, train: int = 8, val: int = 4, side: int = 64, empty: bool = False):
+    """Pictures of noise, each with one blue and one red rectangle, unless `empty`; returns `root`.
+
+    Lists "train" and "val"; classes are the colours' names.
+    """
+    rng = np.random.default_rng(0)
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", train), ("val", val)):
+        stems = [f"{split}{i:02d}" for i in range(count)]
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{s}\n" for s in stems))
+        for stem in stems:
+            pixels = rng.integers(90, 140, (side, side, 3), dtype=np.uint8)
+            objects = ""
+            for half, (name, colour) in enumerate(COLOURS.items()):
+                width, height = rng.integers(side // 4, side // 2, 2)
+                x = int(rng.integers(side - width))
+                y = half * side // 2 + int(rng.integers(side // 2 - height + 1))
+                pixels[y : y + height, x : x + width] = colour
+                objects += OBJECT.format(name, x + 1, y + 1, x + width, y + height)
+            if empty:
+                pixels[:], objects = 114, ""
+            Image.fromarray(pixels).save(root / "JPEGImages" / f"{stem}.png")
+            (root / "Annotations" / f"{stem}.xml").write_text(
+                f"<annotation><size><width>{side}</width><height>{side}</height></size>"
+                f"{objects}</annotation>"
+            )
+    return root
+
+
+@pytest.fixture(scope="session")
+def make_voc() -> Callable[..., Path]:
+    return write_voc
+
+
+@pytest.fixture(scope="session")
+def voc(tmp_path_factory) -> Path:
+    """A data set that tests may read but not change: 8 images to train, 4 to validate."""
+    return write_voc(tmp_path_factory.mktemp("data") / "voc")
+
+
+@pytest.fixture(scope="session")
+def nano(tmp_path_factory) -> Path:
+    """Random weights of vovdet_nano for the classes of `voc`, at 64 pixels."""
+    detector = create_detector("vovdet_nano", tuple(COLOURS))
+    detector.input_spec = detector.input_spec.with_side(64, "vovdet_nano")
+    path = tmp_path_factory.mktemp("weights") / "nano.safetensors"
+    save_detector(path, detector)
+    return path

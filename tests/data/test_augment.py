@@ -1,0 +1,251 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vovnet.data.sample import Sample
+from vovnet.data.ssd import SSDAugment
+from vovnet.data.zoom import ZoomAugment
+
+COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 0, 255]], np.uint8)
+GREY = 114
+seeds = st.integers(0, 2**32)
+examples = settings(deadline=None, max_examples=60)
+
+
+def painted(
+    box: tuple[int, int, int, int], colour: int, size: tuple[int, int] = (90, 120)
+) -> Sample:
+    """A grey image of `size` (height, width) with one rectangle of a colour, labelled by it."""
+    pixels = np.full((*size, 3), GREY, np.uint8)
+    x1, y1, x2, y2 = box
+    pixels[y1:y2, x1:x2] = COLOURS[colour]
+    return Sample(pixels, np.array([box], np.float32), np.array([colour], np.int64))
+
+
+@st.composite
+def samples(draw, colour: int = 0) -> Sample:
+    """Like `painted`, rectangle and image of any shape; sides of the rectangle at least 12."""
+    height, width = draw(st.integers(20, 150)), draw(st.integers(20, 150))
+    x1, y1 = draw(st.integers(0, width - 12)), draw(st.integers(0, height - 12))
+    x2, y2 = draw(st.integers(x1 + 12, width)), draw(st.integers(y1 + 12, height))
+    return painted((x1, y1, x2, y2), colour, (height, width))
+
+
+@st.composite
+def noise(draw) -> Sample:
+    """Any small picture with up to five boxes anywhere inside, down to 1×1 and slivers."""
+    height, width = draw(st.integers(1, 80)), draw(st.integers(1, 80))
+    rng = np.random.default_rng(draw(seeds))
+    count = draw(st.integers(0, 5))
+    corners = rng.uniform(0, 1, (count, 2, 2)) * [width, height]
+    boxes = np.concatenate([corners.min(1), corners.max(1)], 1).astype(np.float32)
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Sample(pixels, boxes, np.arange(count, dtype=np.int64))
+
+
+def extent(pixels: np.ndarray, colour: int) -> np.ndarray | None:
+    """Box around the pixels that are more of a colour than of grey, or None."""
+    distance = np.abs(pixels.astype(int) - COLOURS[colour]).sum(2)
+    rows, columns = np.nonzero(distance < np.abs(COLOURS[colour].astype(int) - GREY).sum() / 2)
+    if not len(rows):
+        return None
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+
+
+def check_form(sample: Sample, size: int) -> None:
+    assert sample.pixels.shape == (size, size, 3)
+    assert sample.pixels.dtype == np.uint8
+    assert sample.pixels.flags.c_contiguous
+    assert sample.boxes.dtype == np.float32
+    assert sample.labels.dtype == np.int64
+    assert sample.boxes.shape == (len(sample.labels), 4)
+    assert (sample.boxes >= 0).all()
+    assert (sample.boxes <= size).all()
+    assert (sample.boxes[:, 2:] - sample.boxes[:, :2] >= 1.99).all()
+
+
+def check_places(sample: Sample, tolerance: float = 2.0) -> int:
+    """Every box lies around its own colour; returns how many boxes there are."""
+    assert len(set(sample.labels.tolist())) == len(sample.labels)
+    for box, label in zip(sample.boxes, sample.labels, strict=True):
+        seen = extent(sample.pixels, label)
+        assert seen is not None
+        assert np.abs(seen - box).max() <= tolerance, (seen, box)
+    return len(sample.labels)
+
+
+@examples
+@given(noise(), st.sampled_from([32, 64, 96]), seeds)
+def test_zoomed_boxes_stay_inside(sample, size, seed):
+    result = ZoomAugment().single(sample, size, np.random.default_rng(seed))
+    check_form(result, size)
+    assert set(result.labels.tolist()) <= set(sample.labels.tolist())
+
+
+@examples
+@given(st.lists(noise(), min_size=4, max_size=4), seeds)
+def test_boxes_of_mosaics_stay_inside(parts, seed):
+    check_form(ZoomAugment().mosaic(parts, 64, np.random.default_rng(seed)), 64)
+
+
+@settings(deadline=None, max_examples=30)
+@given(noise(), st.sampled_from([32, 60]), seeds)
+def test_ssd_boxes_stay_inside(sample, size, seed):
+    result = SSDAugment(vertical_flip=0.5).single(sample, size, np.random.default_rng(seed))
+    check_form(result, size)
+    assert set(result.labels.tolist()) <= set(sample.labels.tolist())
+
+
+@examples
+@given(samples(), st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0]), seeds)
+def test_the_box_follows_the_pixels_through_zoom_and_flips(sample, flip, vertical, seed):
+    augment = ZoomAugment(colour=0.0, flip=flip, vertical_flip=vertical)
+    check_places(augment.single(sample, 96, np.random.default_rng(seed)))
+
+
+@examples
+@given(st.tuples(*(samples(i) for i in range(4))), st.sampled_from([0.0, 1.0]), seeds)
+def test_boxes_follow_their_pixels_into_a_mosaic(parts, flip, seed):
+    augment = ZoomAugment(colour=0.0, flip=flip, vertical_flip=1.0 - flip)
+    result = augment.mosaic(parts, 160, np.random.default_rng(seed))
+    check_places(result)
+
+
+@settings(deadline=None, max_examples=30)
+@given(samples(), seeds)
+def test_a_flip_mirrors_the_very_same_sample(sample, seed):
+    plain, across, upside = (
+        ZoomAugment(flip=a, vertical_flip=b).single(sample, 64, np.random.default_rng(seed))
+        for a, b in ((0, 0), (1, 0), (0, 1))
+    )
+    assert np.array_equal(across.pixels, plain.pixels[:, ::-1])
+    assert np.array_equal(upside.pixels, plain.pixels[::-1])
+    mirrored = plain.boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [64, 0, 64, 0]
+    assert np.allclose(across.boxes, mirrored)
+    mirrored = plain.boxes[:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 64, 0, 64]
+    assert np.allclose(upside.boxes, mirrored)
+
+
+def test_enough_boxes_survive_for_the_checks_above_to_mean_something():
+    found = 0
+    parts = [painted((20, 20, 90, 70), colour) for colour in range(4)]
+    for seed in range(40):
+        augment = ZoomAugment(colour=0.0, flip=0.5, vertical_flip=0.5)
+        rng = np.random.default_rng(seed)
+        found += check_places(augment.single(parts[0], 96, rng))
+        found += check_places(augment.mosaic(parts, 160, rng))
+    assert found > 0.7 * 40 * 5
+
+
+@pytest.mark.parametrize(("zoom", "covered"), [((0.5, 0.5), 0.25), ((1.0, 1.0), 1.0)])
+def test_the_zoom_is_the_share_of_the_side_that_the_image_fills(zoom, covered):
+    white = Sample(
+        np.full((50, 50, 3), 255, np.uint8),
+        np.array([[0, 0, 50, 50]], np.float32),
+        np.array([0]),
+    )
+    augment = ZoomAugment(zoom=zoom, aspect=0.0, colour=0.0)
+    result = augment.single(white, 64, np.random.default_rng(0))
+    assert (result.pixels == 255).mean() == pytest.approx(covered, abs=0.02)
+    [box] = result.boxes
+    assert (box[2:] - box[:2]).prod() == pytest.approx(64 * 64 * covered)
+
+
+def test_what_is_mostly_cropped_away_has_no_box():
+    # Three times as large as the input: some seeds show the corner object, most do not.
+    sample = painted((0, 0, 40, 40), 0, (120, 120))
+    augment = ZoomAugment(zoom=(3.0, 3.0), aspect=0.0, colour=0.0)
+    kept = 0
+    for seed in range(60):
+        result = augment.single(sample, 60, np.random.default_rng(seed))
+        area = (result.boxes[:, 2:] - result.boxes[:, :2]).prod(1)
+        assert (area >= 0.3 * 60 * 60 - 1).all()  # the object is as large as the input here
+        seen = extent(result.pixels, 0)
+        shown = 0 if seen is None else (seen[2:] - seen[:2]).prod()
+        kept += len(result.boxes)
+        assert len(result.boxes) == 1 or shown < 0.3 * 60 * 60 + 130
+    assert 0 < kept < 60
+
+
+def test_colours_change_and_only_within_their_range():
+    sample = painted((10, 10, 30, 30), 0)
+    pictures = [
+        ZoomAugment(zoom=(1.0, 1.0), aspect=0.0, flip=0.0, colour=colour)
+        .single(sample, 64, np.random.default_rng(3))
+        .pixels.astype(float)
+        for colour in (0.0, 0.05, 0.4)
+    ]
+    differences = [np.abs(picture - pictures[0]).mean() for picture in pictures]
+    assert 0 == differences[0] < differences[1] < differences[2]
+
+
+AUGMENTS = {
+    "zoom": ZoomAugment(vertical_flip=0.5).single,
+    "ssd": SSDAugment(vertical_flip=0.5).single,
+    "mosaic": lambda sample, size, rng: ZoomAugment().mosaic([sample] * 4, size, rng),
+}
+
+
+@pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
+def test_the_generator_alone_decides(augment):
+    sample = painted((20, 30, 80, 70), 1)
+    before = [array.copy() for array in sample]
+    results = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(len(results))  # the global state must not matter
+        np.random.seed(len(results))
+        state = torch.random.get_rng_state()
+        results.append(augment(sample, 64, np.random.default_rng(seed)))
+        assert torch.equal(torch.random.get_rng_state(), state)  # nor be touched
+    first, again, other = results
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first.pixels, other.pixels)
+    assert all(np.array_equal(a, b) for a, b in zip(sample, before, strict=True))
+
+
+@pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3), (90, 120)])
+def test_samples_without_boxes_and_tiny_ones_survive(augment, size):
+    empty = Sample(
+        np.full((*size, 3), 7, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    )
+    full = Sample(
+        empty.pixels,
+        np.array([[0, 0, size[1], size[0]]], np.float32),
+        np.zeros(1, np.int64),
+    )
+    for seed in range(12):
+        result = augment(empty, 32, np.random.default_rng(seed))
+        check_form(result, 32)
+        assert len(result.boxes) == 0
+        check_form(augment(full, 32, np.random.default_rng(seed)), 32)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0]), seeds)
+def test_the_box_follows_a_saturated_object_through_ssd(flip, vertical, seed):
+    # Hue and channels may be anything afterwards, but grey stays grey.
+    sample = painted((30, 20, 100, 75), 0)
+    augment = SSDAugment(flip=flip, vertical_flip=vertical)
+    result = augment.single(sample, 96, np.random.default_rng(seed))
+    pixels = result.pixels.astype(int)
+    vivid = pixels.max(2) - pixels.min(2)
+    # Expansion fills with a mean that is not quite grey; the object is far from it.
+    rows, columns = np.nonzero(vivid > max(50, vivid.max() / 2))
+    for box in result.boxes:
+        seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert np.abs(seen - box).max() <= 4, (seen, box)
+
+
+def test_ssd_keeps_objects_expands_and_crops():
+    sample = painted((30, 20, 100, 75), 0)
+    areas = []
+    for seed in range(40):
+        result = SSDAugment().single(sample, 96, np.random.default_rng(seed))
+        areas += (result.boxes[:, 2:] - result.boxes[:, :2]).prod(1).tolist()
+    plain = 70 * 55 * (96 / 120) * (96 / 90)
+    assert len(areas) > 30
+    assert min(areas) < plain / 2
+    assert max(areas) > plain * 1.2

@@ -1,0 +1,328 @@
+import csv
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from vovnet.data.open import open_dataset
+from vovnet.errors import VovnetError, WeightsError
+from vovnet.models import create_detector
+from vovnet.models.detector import Detector
+from vovnet.models.weights import load_detector, load_tensors
+from vovnet.train.loop import DivergedError, train, wants_bf16
+from vovnet.train.recipe import Recipe, recipe_from_dict
+from vovnet.train.run import load_run, run_training, with_overrides
+
+EPOCHS = 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums over several threads round otherwise: bit for bit holds for a number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recipe(voc: Path, **values) -> Recipe:
+    base = {
+        "model": "vovdet_nano",
+        "data": [f"{voc}@train"],
+        "epochs": EPOCHS,
+        "batch": 4,
+        "imgsz": 64,
+        "amp": "off",
+        "workers": 0,
+        "resolution": [[0.5, 32]],
+        "mosaic": [0.5, 0.0, 1.0],
+    }
+    return recipe_from_dict(base | values)
+
+
+class StoppedError(Exception):
+    """Somebody pulled the plug between two epochs."""
+
+
+def run_until(settings: Recipe, folder: Path, epoch: int) -> None:
+    """Train, and stop as soon as `epoch` epochs are in results.csv."""
+
+    def stop(row: dict) -> None:
+        if row["epoch"] == epoch:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_training(settings, folder, on_row=stop)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The lines of results.csv without what depends on the clock."""
+    path = folder / "results.csv"
+    with path.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    return [
+        {k: v for k, v in r.items() if k not in {"images_per_s", "data_wait", "seconds"}}
+        for r in found
+    ]
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    for name in ("state.safetensors", "weights/last.safetensors"):
+        (tensors, metadata), (others, other) = (load_tensors(f / name) for f in (one, two))
+        assert metadata == other
+        assert tensors.keys() == others.keys()
+        different = [key for key, value in tensors.items() if not torch.equal(value, others[key])]
+        assert not different
+    assert rows(one) == rows(two)
+
+
+@pytest.fixture(scope="module")
+def unbroken(voc, tmp_path_factory) -> Path:
+    """A run of four epochs in one go, with validation after the second and the last."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    torch.set_num_threads(1)
+    run_training(recipe(voc, val=f"{voc}@val", val_every=2), folder)
+    return folder
+
+
+def test_the_run_folder(voc, unbroken):
+    settings = recipe(voc, val=f"{voc}@val", val_every=2)
+    assert sorted(p.relative_to(unbroken).as_posix() for p in unbroken.rglob("*")) == [
+        "config.yaml",
+        "results.csv",
+        "state.safetensors",
+        "weights",
+        "weights/best.safetensors",
+        "weights/last.safetensors",
+    ]
+    assert recipe_from_dict(yaml.safe_load((unbroken / "config.yaml").read_text())) == settings
+    assert load_run(unbroken) == settings
+
+
+def test_results_tell_the_course_of_the_run(unbroken):
+    with (unbroken / "results.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == [
+        *("epoch", "size", "lr", "loss_class", "loss_box"),
+        *("images_per_s", "data_wait", "seconds", "map_50", "map_50_95"),
+    ]
+    assert [line["epoch"] for line in lines] == ["1", "2", "3", "4"]
+    assert [line["size"] for line in lines] == ["32", "32", "64", "64"]
+    assert all(float(line["loss_class"]) > 0 < float(line["loss_box"]) for line in lines)
+    assert all(float(line["images_per_s"]) > 0 < float(line["seconds"]) for line in lines)
+    assert all(0 <= float(line["data_wait"]) <= 1 for line in lines)
+    assert [line["map_50"] != "" for line in lines] == [False, True, False, True]
+    assert all(0 <= float(line["map_50_95"]) <= 1 for line in lines if line["map_50_95"])
+
+
+def test_weights_carry_what_rebuilds_and_explains_them(voc, unbroken):
+    for name, epochs in (("last", {4}), ("best", {2, 4})):
+        path = unbroken / "weights" / f"{name}.safetensors"
+        detector = load_detector(path)
+        assert detector.names == ("blue", "red")
+        assert detector.input_spec.size == (64, 64)
+        assert detector.metadata["epoch"] in epochs
+        assert detector.metadata["recipe"]["data"] == [f"{voc}@train"]
+
+
+def test_the_saved_weights_are_the_average(unbroken):
+    last, _ = load_tensors(unbroken / "weights" / "last.safetensors")
+    state, _ = load_tensors(unbroken / "state.safetensors")
+    assert all(torch.equal(value, state[f"average.{key}"]) for key, value in last.items())
+    assert not all(torch.equal(value, state[f"network.{key}"]) for key, value in last.items())
+
+
+def test_a_resumed_run_equals_an_unbroken_one(voc, unbroken, tmp_path):
+    settings = recipe(voc, val=f"{voc}@val", val_every=2)
+    run_until(settings, tmp_path, 2)
+    assert len(rows(tmp_path)) == 2
+    last = run_training(load_run(tmp_path), tmp_path, resume=True)
+    assert last["epoch"] == 4
+    assert_same_run(tmp_path, unbroken)
+
+
+@pytest.mark.parametrize("values", [{"optimizer": "adamw", "lr": 2e-3}, {"augment": "ssd"}])
+def test_so_does_one_with_another_optimizer_or_augmentation(voc, tmp_path, values):
+    settings = recipe(voc, epochs=2, **values)
+    run_training(settings, tmp_path / "whole")
+    run_until(settings, tmp_path / "parts", 1)
+    run_training(settings, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "vovnet", "train", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(voc, unbroken, tmp_path):
+    config = tmp_path / "config.yaml"
+    settings = recipe(voc, val=f"{voc}@val", val_every=2)
+    config.write_text(yaml.safe_dump(settings.to_dict()))
+    folder = tmp_path / "runs" / "train" / "killed"
+    process = subprocess.Popen(
+        command("--config", config, "--name", "killed"), cwd=tmp_path, env=environment()
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (folder / "results.csv").exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 1 <= len(rows(folder)) < EPOCHS
+    done = subprocess.run(
+        command("--resume", folder), cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(folder)
+    assert_same_run(folder, unbroken)
+
+
+def limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(unbroken, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(unbroken, folder)
+    before = {p: p.read_bytes() for p in folder.rglob("*.safetensors")}
+    before[folder / "results.csv"] = (folder / "results.csv").read_bytes()
+    done = subprocess.run(
+        command("--resume", folder, "--epochs", str(EPOCHS + 1)),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=limit_file_size,
+    )
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    assert "last.safetensors: cannot write: File too large; the previous file is kept" in line
+    assert {p: p.read_bytes() for p in before} == before
+    left = {p.name for p in folder.rglob("*") if p.is_file()}
+    assert left == {p.name for p in before} | {"config.yaml"}
+    # And with room again, the run goes on from there.
+    settings = with_overrides(load_run(folder), epochs=EPOCHS + 1)
+    assert run_training(settings, folder, resume=True)["epoch"] == EPOCHS + 1
+    assert len(rows(folder)) == EPOCHS + 1
+
+
+def detector_for(voc: Path, **values) -> tuple[Detector, Recipe]:
+    torch.manual_seed(0)
+    detector = create_detector("vovdet_nano", open_dataset(voc, "train").names)
+    detector.input_spec = detector.input_spec.with_side(64, "vovdet_nano")
+    return detector, recipe(voc, **values)
+
+
+def test_a_small_training_lowers_the_loss(voc, tmp_path):
+    detector, settings = detector_for(voc, epochs=8, resolution=[], mosaic=[0.0, 0.0, 0.0])
+    losses, steps = [], []
+    train(
+        detector,
+        open_dataset(voc, "train"),
+        settings,
+        tmp_path,
+        on_step=lambda report, total: steps.append((report.steps, total)),
+        on_epoch=lambda report, _: losses.append(sum(report.losses.values())),
+    )
+    assert len(losses) == 8
+    assert steps == [(1, 2), (2, 2)] * 8
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_pictures_without_objects_train(make_voc, tmp_path):
+    empty = make_voc(tmp_path / "voc", train=4, val=1, empty=True)
+    detector, settings = detector_for(empty, epochs=2, mosaic=[0.5, 0.0, 1.0])
+    reports = []
+    train(
+        detector,
+        open_dataset(empty, "train"),
+        settings,
+        tmp_path,
+        on_epoch=lambda report, _: reports.append(report),
+    )
+    assert [report.losses["box"] for report in reports] == [0.0, 0.0]
+    assert reports[1].losses["class"] < reports[0].losses["class"] < float("inf")
+    assert all(value.isfinite().all() for value in detector.state_dict().values())
+
+
+def test_a_term_that_diverges_is_named_and_spoils_nothing(voc, tmp_path):
+    detector, settings = detector_for(voc)
+    with torch.no_grad():
+        detector.network.heads[0].classes[-1].bias.fill_(float("nan"))
+    before = {name: p.detach().clone() for name, p in detector.network.named_parameters()}
+    with pytest.raises(DivergedError, match=r"loss term 'class' became nan in epoch 1, step 1"):
+        train(detector, open_dataset(voc, "train"), settings, tmp_path)
+    for name, parameter in detector.network.named_parameters():
+        assert torch.equal(parameter.nan_to_num(), before[name].nan_to_num()), name
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_state_of_another_model_is_refused(voc, unbroken, tmp_path):
+    dataset = open_dataset(voc, "train")
+    for names in (("a", "b", "c"), ("a",)):
+        other = create_detector("vovdet_nano", names)
+        shutil.copy(unbroken / "state.safetensors", tmp_path)
+        with pytest.raises(WeightsError, match=r"state\.safetensors: not the state of this model"):
+            train(other, dataset, recipe(voc), tmp_path, resume=True)
+    shutil.copy(unbroken / "weights" / "last.safetensors", tmp_path / "state.safetensors")
+    with pytest.raises(WeightsError, match="not the state of this model"):
+        train(detector_for(voc)[0], dataset, recipe(voc), tmp_path, resume=True)
+
+
+def test_a_folder_without_a_state_is_no_run(tmp_path):
+    with pytest.raises(VovnetError, match=r"no state\.safetensors to resume from"):
+        load_run(tmp_path)
+
+
+def test_sizes_that_the_model_cannot_take_are_refused_before_training(voc, tmp_path):
+    for values in (
+        {"imgsz": 100},
+        {"model": "dsod300-vovnet27_slim", "imgsz": 64},
+        {"model": "dsod300-vovnet27_slim", "imgsz": None, "resolution": [[0.5, 64]]},
+    ):
+        with pytest.raises(VovnetError, match="--imgsz (100|64)"):
+            run_training(recipe(voc, **values), tmp_path / "run")
+    with pytest.raises(VovnetError, match="--device cuda99: not usable here"):
+        run_training(recipe(voc), tmp_path / "run", device="cuda99")
+    assert not (tmp_path / "run").exists()
+
+
+def test_later_datasets_follow_the_names_of_the_first(voc, make_voc, tmp_path):
+    from vovnet.train.run import open_training_data
+
+    other = make_voc(tmp_path / "voc", train=2, val=1)
+    for path in (other / "Annotations").glob("train*.xml"):
+        path.write_text(path.read_text().replace("blue", "green"))
+    merged = open_training_data(recipe(voc, data=[f"{voc}@train", f"{other}@train"]))
+    assert merged.names == ("blue", "red")
+    assert len(merged) == 10
+    assert [r.labels.tolist() for r in merged.records] == [[0, 1]] * 8 + [[1]] * 2
+    chosen = open_training_data(recipe(voc, names=["red"]))
+    assert (chosen.names, {tuple(r.labels) for r in chosen.records}) == (("red",), {(0,)})
+
+
+@pytest.mark.parametrize(("amp", "expected"), [("bf16", True), ("off", False)])
+def test_bf16_when_asked_for(amp, expected):
+    assert wants_bf16(amp, torch.device("cpu")) is expected
+
+
+def test_bf16_training_stays_finite(voc, tmp_path):
+    detector, settings = detector_for(voc, epochs=1, amp="bf16")
+    train(detector, open_dataset(voc, "train"), settings, tmp_path)
+    tensors, _ = load_tensors(tmp_path / "state.safetensors")
+    assert all(value.isfinite().all() for value in tensors.values())
+    assert {value.dtype for value in tensors.values()} == {torch.float32, torch.int64}
