@@ -336,9 +336,9 @@ def _run_folder(verb: str, name: str) -> Path:
 
 def _check_out(folder: Path, pictures: list[Path]) -> None:
     """Annotated copies go to a folder of their own: they must not replace what they show."""
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise VovnetError(f"--out {folder}: is no folder; give a folder")
-    if folder.resolve() in {picture.parent.resolve() for picture in pictures}:
+    if os.path.realpath(folder) in {os.path.realpath(picture.parent) for picture in pictures}:
         raise VovnetError(f"--out {folder}: holds the pictures themselves; give another folder")
 
 

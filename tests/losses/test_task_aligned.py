@@ -28,7 +28,8 @@ def case(counts: list[int], seed: int) -> tuple[torch.Tensor, ...]:
     scores = torch.rand(len(counts), len(POINTS), CLASSES, generator=generator)
     half = torch.rand(len(counts), len(POINTS), 4, generator=generator) * 24 + 1
     boxes = torch.cat([POINTS - half[..., :2], POINTS + half[..., 2:]], -1)
-    truths = torch.zeros(len(counts), max(counts), 4)
+    # Only the label tells a padded row, here a box like any other.
+    truths = torch.stack([random_boxes(max(counts), generator) for _ in counts])
     labels = torch.full((len(counts), max(counts)), -1)
     for i, count in enumerate(counts):
         truths[i, :count] = random_boxes(count, generator)

@@ -104,27 +104,30 @@ def test_feature_maps_equal_timm(name, timm_name, stem_stride):
         ("vovnet19_dw", 6.54, 1.34, None),
         ("vovnet19_slim", 3.17, 1.69, None),
         ("vovnet19", 11.21, 4.12, 4.81),
-        ("vovnet39_v2", 26.21, 7.08, None),  # timm prints 7.09 and 8.95, with poolings and
-        ("vovnet57_v2", 42.48, 8.94, None),  # activations; it has 7.09 where ours is 7.07
-        ("vovnet99", 70.55, 16.50, None),
-        ("vovnet39a", 22.60, 7.07, 7.77),
-        ("vovnet57a", 36.64, 8.93, 9.62),
+        ("vovnet39_v2", 26.21, 7.09, None),
+        ("vovnet57_v2", 42.48, 8.95, None),
+        ("vovnet99", 70.55, 16.51, None),
+        ("vovnet39a", 22.60, 7.09, 7.77),
+        ("vovnet57a", 36.64, 8.95, 9.62),
         ("ese_vovnet19b_slim_dw", 1.90, 0.40, None),
         ("ese_vovnet19b_dw", 6.54, 1.34, None),
         ("ese_vovnet19b_slim", 3.17, 1.69, None),
-        ("ese_vovnet39b", 24.57, 7.08, None),
-        ("ese_vovnet57b", 38.61, 8.94, None),
-        ("ese_vovnet99b", 63.20, 16.50, None),
+        ("ese_vovnet39b", 24.57, 7.09, None),
+        ("ese_vovnet57b", 38.61, 8.95, None),
+        ("ese_vovnet99b", 63.20, 16.51, None),
     ],
 )
 def test_published_counts(name, params, strided, pooled):
-    digits = 5e-4 if name == "vovnet27_slim" else 5e-3
     for stem, gmacs in (("strided", strided), ("pooled", pooled)):
         if gmacs is None:
             continue
         counts = count(on_meta(name, stem=stem), (224, 224))
-        assert counts.params / 1e6 == pytest.approx(params, abs=digits)
-        assert counts.macs / 1e9 == pytest.approx(gmacs, abs=0.012)
+        assert counts.params / 1e6 == pytest.approx(params, abs=5e-3)
+        # timm's figures have some 0.02 more than convolutions and matrix products: its 7.09 for
+        # vovnet39a is 7.07 by hand (facts.md, same table).
+        by_hand = name in {"vovnet27_slim", "vovnet39", "vovnet57", "vovnet19"} or stem == "pooled"
+        more = 0.006 if by_hand else 0.023
+        assert gmacs - more < counts.macs / 1e9 < gmacs + 0.006
 
 
 @pytest.mark.parametrize(
@@ -282,9 +285,9 @@ def test_create_model_features_and_stem():
     assert SPECS["vovnet39"].stem == "pooled"  # the override left the table alone
     changed = create_model("vovnet27_slim", 0, identity=True, ese="last", norm="group").spec
     assert (changed.identity, changed.ese, changed.norm) == (True, "last", "group")
-    with pytest.raises(VovnetError, match="stem can be changed on backbones only"):
+    with pytest.raises(VovnetError, match="vovdet_nano: stem can be changed on"):
         create_model("vovdet_nano", stem="strided")
-    with pytest.raises(VovnetError, match="num_classes must be 0"):
+    with pytest.raises(VovnetError, match=r"^vovnet39: .*-1"):
         create_model("vovnet39", -1)
 
 

@@ -64,14 +64,11 @@ def run_until(settings: Recipe, folder: Path, epoch: int) -> None:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """The lines of results.csv without what depends on the clock."""
-    path = folder / "results.csv"
-    with path.open(newline="") as file:
+    """The lines of results.csv without what depends on the clock and the memory."""
+    with (folder / "results.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
-    return [
-        {k: v for k, v in r.items() if k not in {"images_per_s", "data_wait", "seconds"}}
-        for r in found
-    ]
+    kept = ("epoch", "size", "lr", "loss_", "map_")
+    return [{k: v for k, v in row.items() if k.startswith(kept)} for row in found]
 
 
 def assert_same_run(one: Path, two: Path) -> None:
@@ -110,10 +107,8 @@ def test_the_run_folder(voc, unbroken):
 def test_results_tell_the_course_of_the_run(unbroken):
     with (unbroken / "results.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert list(lines[0]) == [
-        *("epoch", "size", "lr", "loss_class", "loss_box"),
-        *("images_per_s", "data_wait", "seconds", "map_50", "map_50_95"),
-    ]
+    columns = {"epoch", "size", "lr", "loss_class", "loss_box", "map_50", "map_50_95"}
+    assert columns | {"images_per_s", "data_wait", "seconds"} <= lines[0].keys()
     assert [line["epoch"] for line in lines] == ["1", "2", "3", "4"]
     assert [line["size"] for line in lines] == ["32", "32", "64", "64"]
     assert all(float(line["loss_class"]) > 0 < float(line["loss_box"]) for line in lines)
@@ -228,7 +223,8 @@ def detector_for(voc: Path, **values) -> tuple[Detector, Recipe]:
 
 
 def test_a_small_training_lowers_the_loss(voc, tmp_path):
-    detector, settings = detector_for(voc, epochs=8, resolution=[], mosaic=[0.0, 0.0, 0.0])
+    still = {"zoom": [1.0, 1.0], "mosaic": [0.0, 0.0, 0.0], "flip": 0.0, "resolution": []}
+    detector, settings = detector_for(voc, epochs=8, lr=0.02, **still)
     losses, steps = [], []
     train(
         detector,
@@ -240,12 +236,12 @@ def test_a_small_training_lowers_the_loss(voc, tmp_path):
     )
     assert len(losses) == 8
     assert steps == [(1, 2), (2, 2)] * 8
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_pictures_without_objects_train(make_voc, tmp_path):
     empty = make_voc(tmp_path / "voc", train=4, val=1, empty=True)
-    detector, settings = detector_for(empty, epochs=2, mosaic=[0.5, 0.0, 1.0])
+    detector, settings = detector_for(empty, epochs=2, lr=1e-3, resolution=[])
     reports = []
     train(
         detector,
@@ -294,7 +290,7 @@ def test_sizes_that_the_model_cannot_take_are_refused_before_training(voc, tmp_p
         {"model": "dsod300-vovnet27_slim", "imgsz": 64},
         {"model": "dsod300-vovnet27_slim", "imgsz": None, "resolution": [[0.5, 64]]},
     ):
-        with pytest.raises(VovnetError, match="--imgsz (100|64)"):
+        with pytest.raises(VovnetError, match=r"--imgsz (100|64)"):
             run_training(recipe(voc, **values), tmp_path / "run")
     with pytest.raises(VovnetError, match="--device cuda99: not usable here"):
         run_training(recipe(voc), tmp_path / "run", device="cuda99")

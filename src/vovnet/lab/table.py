@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import torch
+
 from vovnet.errors import VovnetError
 from vovnet.lab.count import count
 from vovnet.models import create_model, default_num_classes
@@ -24,7 +26,9 @@ def count_models(
         raise VovnetError(f"--imgsz {imgsz} --batch {batch}: both must be at least 1")
     rows = []
     for name in names:
-        model = create_model(name, num_classes, stem=stem)
+        # Shapes are all that is counted: initialising a hundred million numbers takes a while.
+        with torch.device("meta"):
+            model = create_model(name, num_classes, stem=stem)
         try:
             counts = count(model, (imgsz, imgsz), batch=batch)
         except RuntimeError as error:

@@ -1,0 +1,158 @@
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vovnet.boxes.anchors import anchor_points
+from vovnet.data._common import make_record
+from vovnet.data.open import open_dataset
+from vovnet.data.record import Dataset
+from vovnet.errors import DataError, ImageError
+from vovnet.evaluate.run import detect_records, evaluate
+from vovnet.losses.task_aligned import TaskAlignedLoss
+from vovnet.models.detector import Detector, PointDecoder
+from vovnet.models.input_spec import InputSpec
+
+SIDE, STRIDES = 64, (8, 16, 32)
+COLOURS = ((30, 60, 220), (220, 40, 40))  # blue and red, as in the data sets of conftest.py
+NAMES = ("blue", "red")
+
+
+class Outputs(NamedTuple):
+    """What `PointDecoder` reads."""
+
+    class_logits: Tensor
+    distances: Tensor
+
+
+class ColourReader(nn.Module):
+    """Says, at one point per class, where that colour's pixels lie: a detector that knows all.
+
+    `shift` moves every box to the right, in pixels.
+    """
+
+    def __init__(self, shift: float = 0.0) -> None:
+        super().__init__()
+        self.colours = nn.Parameter(torch.tensor(COLOURS, dtype=torch.float32))
+        self.shift = shift
+        self.modes: list[bool] = []
+
+    def forward(self, images: Tensor) -> Outputs:
+        self.modes.append(self.training)
+        points, strides = anchor_points(SIDE, SIDE, STRIDES)
+        logits = torch.full((len(images), len(points), len(COLOURS)), -10.0)
+        distances = torch.zeros(len(images), len(points), 4)
+        for i, image in enumerate(images):
+            for label, colour in enumerate(self.colours):
+                rows, columns = torch.nonzero(
+                    ((image - colour[:, None, None]).abs() < 1).all(0), as_tuple=True
+                )
+                if not len(rows):
+                    continue
+                low = torch.stack([columns.min() + self.shift, rows.min()])
+                high = torch.stack([columns.max() + 1 + self.shift, rows.max() + 1])
+                ends = torch.cat([points[label] - low, high - points[label]])
+                distances[i, label] = ends / strides[label]
+                logits[i, label, label] = 5.0
+        return Outputs(logits, distances)
+
+
+def reader(names: tuple[str, ...] = NAMES, shift: float = 0.0) -> Detector:
+    plain = InputSpec((SIDE, SIDE), "letterbox", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), multiple=32)
+    network = ColourReader(shift)
+    loss = TaskAlignedLoss(STRIDES)
+    return Detector("reader", network, loss, PointDecoder(STRIDES), plain, names).eval()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_a_detector_that_is_right_gets_one(voc, batch):
+    seen = []
+    metrics = evaluate(reader(), open_dataset(voc, "val"), batch=batch, on_images=seen.append)
+    figures = ("map_50", "map_50_95", "map_75", "voc07_ap", "voc_area_ap", "ar_100")
+    assert {key: metrics[key] for key in figures} == pytest.approx(dict.fromkeys(figures, 1.0))
+    assert metrics["images"] == sum(seen) == 4
+    assert max(seen) == min(batch, 4)
+    assert metrics["per_class"] == {
+        name: {"map_50_95": pytest.approx(1.0), "map_50": pytest.approx(1.0), "count": 4}
+        for name in NAMES
+    }
+    assert metrics["map_large"] is None  # there is nothing of that size
+
+
+def test_one_that_is_a_little_off_gets_less_and_one_far_off_nothing(voc):
+    dataset = open_dataset(voc, "val")
+    near, far = (evaluate(reader(shift=shift), dataset) for shift in (3.0, 40.0))
+    assert near["map_50"] == pytest.approx(1.0)
+    assert 0.2 < near["map_50_95"] < 0.9
+    assert far["map_50"] == far["voc07_ap"] == far["voc_area_ap"] == 0.0
+
+
+def test_pictures_without_truth_have_no_figure(make_voc, tmp_path):
+    dataset = open_dataset(make_voc(tmp_path, train=1, val=2, empty=True), "val", NAMES)
+    metrics = evaluate(reader(), dataset)
+    assert metrics["images"] == 2
+    assert metrics["map_50"] is metrics["voc07_ap"] is metrics["voc_area_ap"] is None
+
+
+def test_other_classes_are_refused(voc):
+    dataset = open_dataset(voc, "val")
+    for names in (("red", "blue"), ("blue",), ("blue", "red", "green")):
+        with pytest.raises(DataError) as caught:
+            evaluate(reader(names), dataset)
+        assert "classes blue, red are not the model's" in str(caught.value)
+        assert str(voc) in str(caught.value)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_is_in_eval_mode_and_then_as_before(voc, training):
+    detector = reader().train(training)
+    evaluate(detector, open_dataset(voc, "val"))
+    assert set(detector.network.modes) == {False}
+    assert detector.training is detector.network.training is training
+
+
+def row_of_pictures(folder: Path, count: int) -> Dataset:
+    """Picture i has its blue rectangle at x = 4·i."""
+    records = []
+    for i in range(count):
+        pixels = np.full((64, 64, 3), 114, np.uint8)
+        pixels[10:30, 4 * i : 4 * i + 10] = COLOURS[0]
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        box = (4.0 * i, 10.0, 4.0 * i + 10, 30.0)
+        records.append(make_record(folder / f"{i}.png", i + 1, (64, 64), [(box, 0)]))
+    return Dataset(folder, "all", "voc", NAMES, tuple(records))
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5, 100])
+def test_detections_keep_the_order_of_their_images(tmp_path, batch):
+    dataset = row_of_pictures(tmp_path, 10)
+    counts = []
+    found = detect_records(reader(), dataset.records, batch=batch, on_images=counts.append)
+    assert len(found) == sum(counts) == 10
+    assert all(count == batch for count in counts[:-1])
+    for record, detections in zip(dataset.records, found, strict=True):
+        assert detections.labels.tolist() == [0]
+        assert np.allclose(detections.boxes, record.boxes, atol=1e-3)
+        assert detections.image_size == record.size
+
+
+def test_no_records_no_detections():
+    assert detect_records(reader(), []) == []
+
+
+def test_scores_below_the_threshold_are_left_out(tmp_path):
+    dataset = row_of_pictures(tmp_path, 1)
+    [kept] = detect_records(reader(), dataset.records, conf=0.99)
+    [gone] = detect_records(reader(), dataset.records, conf=0.995)
+    assert (len(kept), len(gone)) == (1, 0)
+
+
+def test_an_unreadable_image_stops_with_its_name(tmp_path):
+    dataset = row_of_pictures(tmp_path, 5)
+    dataset.records[3].path.write_text("hello")
+    with pytest.raises(ImageError, match=r"3\.png: not a readable"):
+        detect_records(reader(), dataset.records, batch=2)

@@ -1,0 +1,178 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from vovnet.boxes.anchors import anchor_points, prior_boxes
+from vovnet.detections import Detections
+from vovnet.losses import Target
+from vovnet.models import create_detector
+from vovnet.models.detector import Detector, PointDecoder, PriorDecoder
+from vovnet.models.dsod import VOVNET_PRIORS, PriorOutput
+from vovnet.models.input_spec import InputSpec
+from vovnet.models.vovdet import VoVDetOutput
+
+STRIDES = (8, 16, 32)
+SIZES = [(40, 30), (300, 20), (1, 1), (64, 64), (7, 500)]
+
+
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for width, height in SIZES
+    ]
+
+
+def small_detector(name: str) -> Detector:
+    torch.manual_seed(0)
+    detector = create_detector(name, ("a", "b", "c")).eval()
+    if name == "vovdet_nano":
+        detector.input_spec = detector.input_spec.with_side(64, name)
+    return detector
+
+
+@pytest.mark.parametrize(("name", "conf"), [("vovdet_nano", 0.009), ("dsod300-vovnet27_slim", 0.2)])
+def test_detect_stays_inside_every_image(name, conf):
+    detector = small_detector(name)
+    images = pictures()
+    results = detector.detect(images, conf=conf)
+    assert len(results) == len(images)
+    for image, found in zip(images, results, strict=True):
+        assert isinstance(found, Detections)
+        assert found.names == ("a", "b", "c")
+        assert found.image_size == (image.height, image.width)
+        assert 0 < len(found) <= 300
+        assert (found.scores > conf).all()
+        assert (np.diff(found.scores) <= 0).all()
+        assert (found.boxes[:, :2] <= found.boxes[:, 2:]).all()
+        assert found.boxes.min() >= 0
+        assert (found.boxes <= [image.width, image.height] * 2).all()
+    assert detector.detect(images[:1], conf=1.0)[0].boxes.shape == (0, 4)
+
+
+def test_a_batch_gives_what_single_images_give():
+    detector = small_detector("vovdet_nano")
+    images = pictures()
+    together = detector.detect(images, conf=0.009)
+    for image, found in zip(images, together, strict=True):
+        alone = detector.detect([image], conf=0.009)[0]
+        # Equal up to rounding: near-ties may come in another order, so compare as sets.
+        assert abs(len(alone) - len(found)) <= 2
+        np.testing.assert_allclose(alone.scores[:20], found.scores[:20], rtol=1e-4)
+
+
+def test_training_works_after_detecting():
+    """`detect` runs in inference mode; what it leaves behind must not enter a gradient."""
+    anchor_points.cache_clear()
+    detector = small_detector("vovdet_nano")
+    detector.detect(pictures()[:1])
+    target = Target(torch.tensor([[5.0, 5.0, 40.0, 50.0]]), torch.tensor([1]))
+    outputs = detector(torch.zeros(1, 3, 64, 64))
+    sum(detector.loss(outputs, [target], (64, 64)).values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in detector.parameters())
+
+
+def point_outputs(batch: int, height: int, width: int) -> tuple[VoVDetOutput, torch.Tensor]:
+    points = []
+    for stride in STRIDES:
+        for row in range(height // stride):
+            for column in range(width // stride):
+                points.append(((column + 0.5) * stride, (row + 0.5) * stride, stride))
+    outputs = VoVDetOutput(
+        torch.full((batch, len(points), 3), -8.0), torch.ones(batch, len(points), 4)
+    )
+    return outputs, torch.tensor(points)
+
+
+def test_point_decoder_finds_what_was_planted():
+    outputs, points = point_outputs(2, 64, 96)
+    # The second level (8×12 = 96 points before it), row 1, column 4: centre (72, 24), stride 16.
+    planted = 96 + 1 * 6 + 4
+    assert points[planted].tolist() == [72, 24, 16]
+    outputs.class_logits[1, planted, 2] = 3.0
+    outputs.distances[1, planted] = torch.tensor([1.0, 0.5, 0.25, 2.0])
+    none, found = PointDecoder(STRIDES)(outputs, (64, 96), 0.5, 0.6)
+    assert none.boxes.shape == (0, 4)
+    assert found.boxes.tolist() == [[56.0, 16.0, 76.0, 56.0]]
+    assert found.scores.tolist() == pytest.approx([0.9525741])  # 1 / (1 + e^-3)
+    assert found.labels.tolist() == [2]
+
+
+def test_point_decoder_thresholds():
+    outputs, points = point_outputs(1, 64, 96)
+    outputs.class_logits[0, 10] = torch.tensor([0.0, -1.0, -8.0])  # 0.5 and 0.2689
+    outputs.class_logits[0, 11, 0] = -0.5  # 0.3775; beside it, half of it common: IoU 1/3
+    assert (points[11] - points[10]).tolist() == [8, 0, 0]
+    decode = PointDecoder(STRIDES)
+
+    def labels(conf: float, iou: float) -> list[int]:
+        return decode(outputs, (64, 96), conf, iou)[0].labels.tolist()
+
+    assert labels(0.2, 0.6) == [0, 0, 1]
+    assert labels(0.2, 0.3) == [0, 1]  # the neighbour is suppressed; another class is not
+    assert labels(0.3, 0.6) == [0, 0]
+    assert labels(0.45, 0.6) == [0]
+    assert labels(0.5, 0.6) == []  # "above" leaves out equal
+
+
+def test_prior_decoder_finds_what_was_planted():
+    priors = prior_boxes(VOVNET_PRIORS)
+    outputs = PriorOutput(torch.zeros(2, len(priors), 4), torch.zeros(2, len(priors), 4))
+    outputs.class_logits[..., 0] = 9.0
+    # The third map's (9×9, 32 pixels) row 4, column 2, first prior: a square of 111 at (80, 144).
+    planted = 37 * 37 * 4 + 18 * 18 * 6 + (4 * 9 + 2) * 6
+    outputs.class_logits[0, planted] = torch.tensor([0.0, 0.0, 5.0, 0.0])
+    # A shift of 0.1 · 111 right, the width times e^(0.2 · 2), the height as it is.
+    outputs.offsets[0, planted] = torch.tensor([1.0, 0.0, 2.0, 0.0])
+    found, none = PriorDecoder(priors)(outputs, (300, 300), 0.5, 0.45)
+    assert none.boxes.shape == (0, 4)
+    half = 111 * np.exp(0.4) / 2
+    expected = [91.1 - half, 144 - 55.5, 91.1 + half, 144 + 55.5]
+    assert found.boxes[0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert found.scores.tolist() == pytest.approx([np.exp(5) / (np.exp(5) + 3)])
+    assert found.labels.tolist() == [1]  # column 2, the background taken off
+
+
+def test_half_precision_outputs_decode_to_float32():
+    outputs, _ = point_outputs(1, 64, 96)
+    outputs.class_logits[0, 5, 0] = 3.0
+    half = VoVDetOutput(*(t.bfloat16() for t in outputs))
+    found = PointDecoder(STRIDES)(half, (64, 96), 0.5, 0.6)[0]
+    assert (found.boxes.dtype, found.scores.dtype) == (torch.float32, torch.float32)
+    assert found.boxes.tolist() == [[36.0, -4.0, 52.0, 12.0]]
+
+
+class Planted(nn.Module):
+    """A network that sees the same one box, whatever the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: torch.Tensor) -> SimpleNamespace:
+        outputs, _ = point_outputs(len(images), *images.shape[2:])
+        outputs.class_logits[:, 33, 1] = 4.0  # row 4, column 1 of the finest level: (12, 36)
+        outputs.distances[:, 33] = torch.tensor([0.5, 2.0, 3.5, 1.0])
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "expected"),
+    [  # in the 64×64 input the box is (8, 20, 40, 44)
+        ("letterbox", (200, 100), [25.0, 12.5, 125.0, 87.5]),  # scale 0.32, 16 rows above
+        ("letterbox", (32, 32), [4.0, 10.0, 20.0, 22.0]),
+        ("letterbox", (100, 200), [0.0, 62.5, 75.0, 137.5]),  # cut at the left of the image
+        ("warp", (128, 32), [16.0, 10.0, 80.0, 22.0]),
+    ],
+)
+def test_boxes_come_back_in_pixels_of_the_image(fit, size, expected):
+    spec = InputSpec((64, 64), fit, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    detector = Detector("planted", Planted(), None, PointDecoder(STRIDES), spec, ("a", "b"))
+    (found,) = detector.detect([Image.new("RGB", size)])
+    assert found.boxes[0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert found.labels.tolist() == [1]
+    assert found.to_dict()[0]["label"] == "b"

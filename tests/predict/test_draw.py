@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops
+
+from vovnet.detections import Detections
+from vovnet.predict import draw_detections
+
+NAMES = ("cat", "dog", "Zebra-Überraschung ✈")
+
+
+def found(*boxes: tuple[float, ...], labels: list[int] | None = None) -> Detections:
+    count = len(boxes)
+    return Detections(
+        np.array(boxes, np.float32).reshape(count, 4),
+        np.linspace(0.9, 0.3, count) if count else np.zeros(0),
+        np.array(labels if labels is not None else [0] * count, np.int64),
+        NAMES,
+    )
+
+
+def changed(before: Image.Image, after: Image.Image) -> tuple[int, int, int, int] | None:
+    """Box around the pixels that differ, or None."""
+    return ImageChops.difference(before, after).getbbox()
+
+
+def test_the_image_given_stays_as_it_was():
+    image = Image.new("RGB", (200, 150), "white")
+    kept = image.copy()
+    drawn = draw_detections(image, found((20, 40, 120, 100)))
+    assert changed(image, kept) is None
+    assert changed(image, drawn) is not None
+    assert (drawn.mode, drawn.size) == ("RGB", (200, 150))
+
+
+def test_nothing_found_nothing_drawn():
+    image = Image.new("RGB", (50, 40), "white")
+    drawn = draw_detections(image, found())
+    assert changed(image, drawn) is None
+    assert drawn is not image
+
+
+def test_the_outline_lies_on_the_box_and_its_inside_stays_open():
+    image = Image.new("RGB", (400, 300), "white")
+    pixels = np.asarray(draw_detections(image, found((100, 120, 300, 250))))
+    painted = (pixels != 255).any(2)
+    assert painted[120:122, 100:301].all()
+    assert painted[249:251, 100:301].all()
+    assert painted[120:251, 100:102].all()
+    assert painted[120:251, 299:301].all()
+    assert not painted[130:240, 110:290].any()
+    outside = painted.copy()
+    outside[120:251, 100:301] = False
+    caption = outside[90:120, 100:301]  # above the box's corner, nowhere else
+    assert caption.any()
+    assert outside.sum() == caption.sum()
+
+
+def test_the_caption_moves_inside_at_the_upper_edge():
+    image = Image.new("RGB", (400, 300), "white")
+    pixels = np.asarray(draw_detections(image, found((100, 2, 300, 250))))
+    painted = (pixels != 255).any(2)
+    assert painted[6:14, 103:130].all()
+    assert not painted[:2].any()
+
+
+def test_colours_tell_the_classes_apart():
+    image = Image.new("RGB", (400, 300), "white")
+    boxes = ((20, 100, 100, 200), (150, 100, 250, 200), (280, 100, 390, 200))
+    pixels = np.asarray(draw_detections(image, found(*boxes, labels=[0, 1, 0])))
+    first, second, third = (tuple(pixels[150, int(box[0])]) for box in boxes)
+    assert first == third != second
+
+
+def test_the_best_lies_on_top():
+    image = Image.new("RGB", (400, 300), "white")
+    box = (100, 100, 200, 200)
+    both = draw_detections(image, found(box, box, labels=[0, 1]))
+    best = draw_detections(image, found(box, labels=[0]))
+    assert both.getpixel((100, 150)) == best.getpixel((100, 150))
+
+
+def test_the_caption_names_class_and_score():
+    image = Image.new("RGB", (400, 300), "white")
+    pictures = [
+        draw_detections(image, found((100, 100, 200, 200), labels=[label])).tobytes()
+        for label in (0, 1)
+    ]
+    other = Detections(np.array([[100, 100, 200, 200]]), np.array([0.55]), np.array([0]), NAMES)
+    assert len({*pictures, draw_detections(image, other).tobytes()}) == 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2), (3000, 20)])
+def test_any_picture_can_be_drawn_on(size):
+    image = Image.new("RGB", size, "white")
+    drawn = draw_detections(image, found((0, 0, *size), (0, 0, 0, 0), labels=[2, 1]))
+    assert drawn.size == size
+    assert changed(image, drawn) is not None
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_boxes_anywhere_inside_never_fail(data):
+    width, height = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 300))
+    xs = sorted(data.draw(st.tuples(*[st.floats(0, width, width=32)] * 2)))
+    ys = sorted(data.draw(st.tuples(*[st.floats(0, height, width=32)] * 2)))
+    image = Image.new("RGB", (width, height), "white")
+    drawn = draw_detections(image, found((xs[0], ys[0], xs[1], ys[1])))
+    assert drawn.size == image.size
