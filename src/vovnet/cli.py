@@ -23,6 +23,7 @@ app = App(
     name="vovnet",
     help="Pick, train and ship the object detector that is cheapest to run on your hardware.",
     version=__version__,
+    suppress_keyboard_interrupt=False,
     help_epilogue="Exit codes: 0 done, 2 bad input or usage, 3 done in part, 4 refused, 1 a bug.",
 )
 
@@ -264,6 +265,37 @@ def predict(
     if not failed:
         return EXIT_OK
     return EXIT_BAD_INPUT if failed == len(rows) else EXIT_PARTIAL
+
+
+@app.command
+def convert(
+    source: Path,
+    destination: Path,
+    *,
+    to: Literal["ours", "timm", "official"] = "ours",
+    as_json: Json = False,
+) -> int:
+    """Convert VoVNet weights between our names, timm's and the released checkpoints'.
+
+    Parameters
+    ----------
+    source
+        A .safetensors file, or a .pth (loaded without running code); a detector's is taken too.
+    destination
+        The .safetensors file to write.
+    to
+        The names to write.
+    """
+    from vovnet.models.convert import convert as convert_weights
+
+    result = convert_weights(source, destination, to)
+    if as_json:
+        _print_json({"path": str(destination), "to": to, **result._asdict()})
+        return EXIT_OK
+    settings = "".join(f", {key}={value}" for key, value in result.settings.items())
+    print(f"{result.source} names, {result.tensors} tensors: {result.model}{settings}")
+    print(destination)
+    return EXIT_OK
 
 
 @app.command

@@ -212,7 +212,7 @@ def _train_epoch(
             if not math.isfinite(value):
                 raise DivergedError(
                     f"loss term {name!r} became {value} in epoch {epoch + 1}, step {step + 1}, at "
-                    f"lr {report.lr:.2g}; lower --lr or resume from {run.state_path}"
+                    f"lr {report.lr:.2g}; start again with a lower --lr"
                 )
         report.add(losses, len(batch.targets))
         waiting = time.perf_counter()

@@ -1,0 +1,191 @@
+"""VoVNet weights in three dialects: ours, timm's, and that of the released checkpoints.
+
+The releases (VoVNet.pytorch, maskrcnn-benchmark, detectron2, CenterMask) share one scheme of names
+and differ in prefixes only. Two traps, both settled here by the choice of model: the released V1
+adds the identity that the paper's V1 has not, and the released V2 gates every module with eSE
+where timm gates a stage's last.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from vovnet.errors import WeightsError
+from vovnet.models import create_model, vovnet
+from vovnet.models.weights import save_tensors, write_atomically
+
+Dialect = Literal["ours", "timm", "official"]
+Tensors = dict[str, Tensor]
+
+# What detection frameworks and data-parallel wrappers put in front of a backbone's names.
+_PREFIXES = ("module.", "model.", "backbone.bottom_up.", "backbone.body.", "bottom_up.", "body.")
+
+_OFFICIAL_TO_TIMM = (
+    (r"^stem\.stem_(\d+)/", lambda m: f"stem.{int(m[1]) - 1}."),
+    (
+        r"^stage(\d+)\.OSA\d+_(\d+)\.",
+        lambda m: f"stages.{int(m[1]) - 2}.blocks.{int(m[2]) - 1}.",
+    ),
+    (r"\.layers\.(\d+)\.OSA\d+_\d+_\d+/", lambda m: f".conv_mid.{m[1]}."),
+    (r"\.concat\.OSA\d+_\d+_concat/", lambda m: ".conv_concat."),
+    (r"\.conv_reduction\.OSA\d+_\d+_reduction_0/", lambda m: ".conv_reduction."),
+    (r"\.ese\.fc\.", lambda m: ".attn.fc."),
+    (r"\.dw_conv3x3\.", lambda m: ".conv_dw."),
+    (r"\.pw_conv1x1\.", lambda m: ".conv_pw."),
+    (r"\.(?:pw_)?norm\.", lambda m: ".bn."),
+    (r"^classifier\.", lambda m: "head.fc."),
+)
+
+
+class Converted(NamedTuple):
+    """What a conversion did: from which dialect, for which model, with which settings."""
+
+    source: Dialect
+    model: str
+    settings: dict[str, Any]  # keywords of `create_model` that make the source's network
+    num_classes: int  # 0: no classifier in the file
+    tensors: int
+
+
+def convert(source: Path, destination: Path, to: Dialect = "ours") -> Converted:
+    """Read weights in any dialect, find their model, write them as safetensors in dialect `to`.
+
+    Raises `WeightsError` if the file cannot be read, or fits no VoVNet.
+    """
+    tensors = read_tensors(source)
+    dialect, timm = to_timm(tensors)
+    model, settings, num_classes = identify(timm, dialect, str(source))
+    result = Converted(dialect, model, settings, num_classes, len(timm))
+    if to == "ours":
+        metadata = {"model": model, "settings": settings, "num_classes": num_classes}
+        save_tensors(destination, from_timm_to_ours(timm, num_classes), metadata)
+    else:
+        names = timm if to == "timm" else from_timm_to_official(timm)
+        write_atomically(destination, save({k: v.contiguous() for k, v in names.items()}))
+    return result
+
+
+def read_tensors(path: Path) -> Tensors:
+    """The tensors of a .safetensors file, or of a .pth that holds nothing but tensors.
+
+    A .pth goes through torch's restricted loader, which runs no code of the file.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: cannot be read as weights ({reason})") from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: holds no named tensors")
+    return {k: v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def to_timm(tensors: Mapping[str, Tensor]) -> tuple[Dialect, Tensors]:
+    """The dialect of some tensors' names, and the tensors under timm's; others are left out."""
+    if any(key.startswith("backbone.stages.") for key in tensors):
+        renamed = {k.removeprefix("backbone."): v for k, v in tensors.items()}
+        return "ours", {re.sub(r"^head\.", "head.fc.", k): v for k, v in renamed.items()}
+    bare = {_without_prefix(k): v for k, v in tensors.items()}
+    if not any("/" in key for key in bare):
+        return "timm", bare
+    mine = {k: v for k, v in bare.items() if re.match(r"stem\.|stage\d|classifier\.", k)}
+    return "official", {_official_to_timm(k): v for k, v in mine.items()}
+
+
+def _without_prefix(key: str) -> str:
+    for prefix in _PREFIXES:
+        key = key.removeprefix(prefix)
+    return key
+
+
+def _official_to_timm(key: str) -> str:
+    for pattern, name in _OFFICIAL_TO_TIMM:
+        key = re.sub(pattern, name, key)
+    return key
+
+
+def from_timm_to_ours(tensors: Mapping[str, Tensor], num_classes: int) -> Tensors:
+    """timm's names to those of `Classifier`, or of a bare `VoVNet` when there are no classes."""
+    prefix = "backbone." if num_classes else ""
+    return {
+        k.replace("head.fc.", "head.") if k.startswith("head.fc.") else prefix + k: v
+        for k, v in tensors.items()
+    }
+
+
+def from_timm_to_official(tensors: Mapping[str, Tensor]) -> Tensors:
+    """timm's names to the released checkpoints'."""
+    return {_timm_to_official(k, tensors): v for k, v in tensors.items()}
+
+
+def _timm_to_official(key: str, tensors: Mapping[str, Tensor]) -> str:
+    layer = key.rpartition(".")[0].rpartition(".")[0]
+    separable = f"{layer}.conv_dw.weight" in tensors
+    key = key.replace(".bn.", ".pw_norm." if separable else ".norm.")
+    key = key.replace(".conv_dw.", ".dw_conv3x3.").replace(".conv_pw.", ".pw_conv1x1.")
+    key = key.replace("head.fc.", "classifier.").replace(".attn.fc.", ".ese.fc.")
+    key = re.sub(r"^stem\.(\d+)\.", lambda m: f"stem.stem_{int(m[1]) + 1}/", key)
+    found = re.match(r"stages\.(\d+)\.blocks\.(\d+)\.(.*)", key)
+    if not found:
+        return key
+    osa = f"OSA{int(found[1]) + 2}_{int(found[2]) + 1}"
+    rest = re.sub(r"^conv_mid\.(\d+)\.", rf"layers.\1.{osa}_\1/", found[3])
+    rest = re.sub(r"^conv_concat\.", f"concat.{osa}_concat/", rest)
+    rest = re.sub(r"^conv_reduction\.", f"conv_reduction.{osa}_reduction_0/", rest)
+    return f"stage{int(found[1]) + 2}.{osa}.{rest}"
+
+
+def identify(
+    tensors: Mapping[str, Tensor], dialect: Dialect, source: str
+) -> tuple[str, dict[str, Any], int]:
+    """The model that timm-named tensors belong to, its settings, and the number of classes.
+
+    Networks of equal weights differ in stem and identity, which no tensor tells: the dialect
+    decides. Raises `WeightsError` with the nearest model's missing and extra tensors.
+    """
+    head = tensors.get("head.fc.weight")
+    num_classes = 0 if head is None else len(head)
+    body = {k: v.shape for k, v in tensors.items() if not k.startswith("head.")}
+    nearest: tuple[int, str, list[str], list[str]] | None = None
+    for name in _candidates(dialect):
+        own = _shapes(name)
+        wrong = sorted(k for k in own if body.get(k) != own[k])
+        extra = sorted(body.keys() - own.keys())
+        if not wrong and not extra:
+            released_v1 = dialect == "official" and vovnet.SPECS[name].stem == "pooled"
+            settings = {"stem": "strided", "identity": True} if released_v1 else {}
+            return name, settings, num_classes
+        if nearest is None or len(wrong) + len(extra) < nearest[0]:
+            nearest = (len(wrong) + len(extra), name, wrong, extra)
+    if nearest is None:
+        raise WeightsError(f"{source}: no model to compare with")
+    _, name, wrong, extra = nearest
+    raise WeightsError(
+        f"{source}: fits no VoVNet; nearest is {name}, of which {len(wrong)} tensors are missing "
+        f"or of another shape ({', '.join(wrong[:10])}) and {len(extra)} are extra "
+        f"({', '.join(extra[:10])})"
+    )
+
+
+def _candidates(dialect: Dialect) -> list[str]:
+    timm_names = [n for n in vovnet.SPECS if n.startswith("ese_") or n.endswith("a")]
+    others = [n for n in vovnet.SPECS if n not in timm_names]
+    return [*timm_names, *others] if dialect == "timm" else [*others, *timm_names]
+
+
+def _shapes(name: str) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        backbone = create_model(name, 0)
+    return {k: v.shape for k, v in backbone.state_dict().items()}
