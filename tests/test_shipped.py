@@ -1,4 +1,4 @@
-"""The weights inside the package: real photographs, the figures they claim, the words they carry."""
+"""The weights inside the package: real photographs, the figures they claim, their metadata."""
 
 import json
 from pathlib import Path

@@ -9,7 +9,7 @@ from torchvision.models.detection._utils import BoxCoder
 
 from vovnet.boxes.anchors import PriorLevel, anchor_points, prior_boxes
 from vovnet.boxes.coding import decode_distances, decode_offsets, encode_offsets
-from vovnet.boxes.nms import clip_boxes, select_detections
+from vovnet.boxes.nms import select_detections
 
 VARIANCES = (0.1, 0.2)
 coordinate = st.floats(-50, 400, width=32)
@@ -179,9 +179,3 @@ def test_nothing_to_select(count, classes):
     )
     assert (boxes.shape, values.shape, labels.shape) == ((0, 4), (0,), (0,))
     assert labels.dtype == torch.int64
-
-
-def test_clip_boxes():
-    boxes = torch.tensor([[[-5.0, 3.0, 50.0, 30.0], [60.0, -9.0, 90.0, -1.0]]])
-    expected = [[[0.0, 3.0, 40.0, 20.0], [40.0, 0.0, 40.0, 0.0]]]
-    assert clip_boxes(boxes, 20, 40).tolist() == expected

@@ -14,6 +14,7 @@ from vovnet.models.detector import Detector
 from vovnet.models.weights import (
     SHIPPED,
     default_weights,
+    detector_metadata,
     load_detector,
     load_metadata,
     load_tensors,
@@ -258,3 +259,25 @@ def test_places_that_cannot_be_written(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
     write_atomically(tmp_path / "new" / "folder" / "x", b"data")
     assert (tmp_path / "new" / "folder" / "x").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "word"),
+    [('["a list"]', "JSON object"), ("{", "not JSON"), ('{"model": 3}', "names no model")],
+)
+def test_metadata_of_another_shape_is_an_error_of_one_line(metadata, word, tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"vovnet": metadata})
+    with pytest.raises(WeightsError, match=word) as error:
+        load_detector(path)
+    assert "\n" not in str(error.value)
+
+
+def test_an_input_spec_of_another_version_is_an_error_of_one_line(tmp_path):
+    path = tmp_path / "x.safetensors"
+    detector = create_detector("vovdet_nano", ("a",))
+    facts = detector_metadata(detector)
+    facts["input"]["colour_space"] = "oklab"
+    save_tensors(path, detector.network.state_dict(), facts)
+    with pytest.raises(WeightsError, match="colour_space"):
+        load_detector(path)

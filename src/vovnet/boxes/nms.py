@@ -30,9 +30,3 @@ def select_detections(
     corner = candidates.amin() if len(candidates) else 0.0
     keep = batched_nms(candidates - corner, values, labels, iou)[:max_detections]
     return candidates[keep], values[keep], labels[keep]
-
-
-def clip_boxes(boxes: Tensor, height: float, width: float) -> Tensor:
-    """Boxes ...×4 xyxy with every corner moved inside the image."""
-    limit = boxes.new_tensor([width, height, width, height])
-    return boxes.clamp(min=0).minimum(limit)

@@ -71,7 +71,8 @@ def assign(
     chosen &= mine
 
     measure = measure * chosen
-    peak = measure.amax(2, keepdim=True).clamp(min=1e-12)
+    # sqrt(score)·IoU⁶ of a tiny object in a fresh network is around 1e-15.
+    peak = measure.amax(2, keepdim=True).clamp(min=1e-30)
     ceiling = (overlap * chosen).amax(2, keepdim=True)
     quality = (measure / peak * ceiling).amax(1)
     labels = wanted[:, :, 0].gather(1, owner)

@@ -77,6 +77,8 @@ class Detector(nn.Module):
         self, images: Sequence[Image.Image], conf: float = 0.25, iou: float = 0.6
     ) -> list[Detections]:
         """Detections of RGB images of any sizes, in pixels of each, run as one batch."""
+        if not images:
+            return []
         prepared = [self.input_spec.prepare(image) for image in images]
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in prepared]))
         device = next(self.network.parameters()).device

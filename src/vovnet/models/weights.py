@@ -74,9 +74,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if _KEY not in metadata:
         raise WeightsError(f"{path}: no vovnet metadata inside; it was not written by vovnet")
     try:
-        return tensors, json.loads(metadata[_KEY])
+        facts = json.loads(metadata[_KEY])
     except json.JSONDecodeError as error:
         raise WeightsError(f"{path}: its metadata is not JSON: {error}") from None
+    if not isinstance(facts, dict):
+        raise WeightsError(f"{path}: its metadata is not a JSON object; save it with vovnet")
+    return tensors, facts
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
@@ -85,10 +88,10 @@ def load_metadata(path: Path) -> dict[str, Any]:
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    head = b""
-    if path.is_file():
-        with open(path, "rb") as file:
-            head = file.read(4)
+    if isinstance(error, PermissionError):
+        return "permission denied; make it readable for this user"
+    with open(path, "rb") as file:
+        head = file.read(4)
     if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "a pickled checkpoint, which can run code when loaded; give a .safetensors file"
     return f"not a readable safetensors file ({' '.join(str(error).split())})"
@@ -170,12 +173,21 @@ def load_detector(
     load_network(detector, tensors, str(path))
     detector.metadata = metadata
     if "input" in metadata:
-        detector.input_spec = InputSpec.from_dict(metadata["input"])
+        detector.input_spec = _input_spec(metadata["input"], path)
     if imgsz is not None:
         detector.input_spec = detector.input_spec.with_side(imgsz, name)
     if fuse:
         fuse_norms(detector.network.eval())
     return detector.eval().to(_device(device)).to(memory_format=torch.channels_last)
+
+
+def _input_spec(values: Any, path: Path) -> InputSpec:
+    try:
+        return InputSpec.from_dict(values)
+    except (TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{path}: its input spec is not understood ({error}); is it of a newer vovnet?"
+        ) from None
 
 
 def _device(name: str) -> torch.device:
