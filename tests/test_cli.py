@@ -204,7 +204,7 @@ def test_a_bad_picture(refused, nano, tmp_path, name):
     line = refused("predict", name, "--weights", nano)
     assert line.startswith(f"vovnet: {name}: ")
     assert words in line
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").glob("*/*"))
 
 
 def test_sources_without_pictures(refused, nano, tmp_path):
@@ -327,7 +327,7 @@ def test_sizes_and_devices_that_cannot_be(refused, nano, tmp_path):
     for side in (100, 0, -32):
         line = refused("predict", "a.png", "--weights", nano, "--imgsz", side)
         assert f"vovdet_nano: --imgsz {side} is not a positive multiple of 32" in line
-    assert "--device toaster: not usable" in refused(
+    assert "device toaster: not usable" in refused(
         "predict", "a.png", "--weights", nano, "--device", "toaster"
     )
 
@@ -341,8 +341,8 @@ def test_no_cuda_here(refused, voc, nano, tmp_path, verb):
         "val": ["--data", voc, "--weights", nano],
         "train": ["--data", voc],
     }
-    assert "--device cuda: not usable here" in refused(verb, *options[verb], "--device", "cuda")
-    assert not (tmp_path / "runs").exists()
+    assert "device cuda: not usable here" in refused(verb, *options[verb], "--device", "cuda")
+    assert not list((tmp_path / "runs").glob("*/*"))
 
 
 # ---- data
@@ -418,7 +418,7 @@ def test_training_that_cannot_start(refused, voc, tmp_path, options, words):
     (tmp_path / "odd.yaml").write_text("mosaic: 0.5")
     data = () if "--resume" in options else ("--data", f"{voc}@train")
     assert words in refused("train", *data, *options)
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").glob("*/*"))
 
 
 def test_training_needs_data(refused):
@@ -480,7 +480,7 @@ def test_control_c_stops_a_training_quietly(voc, tmp_path):
     options = ("--epochs", 50, "--imgsz", 64, "--batch", 4, "--workers", 1, "--name", "stopped")
     results = tmp_path / "runs" / "train" / "stopped" / "results.csv"
     with spawned(tmp_path, "train", "--data", f"{voc}@train", *options) as process:
-        while not results.exists():
+        while not (results.parent / "state.safetensors").exists():
             assert process.poll() is None
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)  # a terminal tells the workers too
@@ -488,4 +488,4 @@ def test_control_c_stops_a_training_quietly(voc, tmp_path):
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "vovnet: stopped"
     assert "Traceback" not in err
-    assert (results.parent / "state.safetensors").is_file()
+    assert results.is_file()

@@ -6,8 +6,12 @@ The library is imported inside the verbs: `--help` and usage errors need not wai
 import io
 import json
 import os
+import re
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import count as count_from
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +22,9 @@ from vovnet import __version__
 from vovnet.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, EXIT_PARTIAL, VovnetError
 
 DEFAULT_WEIGHTS = "vovdet_nano.voc"
+
+# How torch's CPU and CUDA allocators, and a DataLoader whose worker was killed for it, say it.
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|worker .* killed", re.I)
 
 app = App(
     name="vovnet",
@@ -58,7 +65,7 @@ def models(pattern: str = "*", *, as_json: Json = False) -> int:
 def count(
     names: Annotated[list[str], Many],
     *,
-    imgsz: int = 224,
+    imgsz: int | None = None,
     num_classes: int | None = None,
     stem: Literal["pooled", "strided"] | None = None,
     batch: int = 1,
@@ -71,7 +78,7 @@ def count(
     names
         Models, as `vovnet models` lists them.
     imgsz
-        Input side in pixels.
+        Input side in pixels (default: the model's own; 224 for backbones, 32 for CIFAR's).
     num_classes
         Classes, counted as the literature does: with the background for DSOD (21 for VOC).
     stem
@@ -115,7 +122,8 @@ def train(
     Parameters
     ----------
     data
-        Datasets, each PATH or PATH@SPLIT; more than one are merged by class name.
+        Datasets, each PATH or PATH@SPLIT. The first one's classes rule: of the others, objects of
+        the same classes are taken (COCO's and VOC's words count as the same), the rest left out.
     model
         A detector, as `vovnet models` lists them (default: vovdet_nano).
     config
@@ -145,12 +153,13 @@ def train(
     if resume is not None:
         if set(given) - {"epochs"} or config or name:
             raise VovnetError("--resume takes the run's own recipe; only --epochs may be changed")
-        recipe, folder = with_overrides(load_run(resume), epochs=epochs), resume
+        recipe, known = with_overrides(load_run(resume), epochs=epochs), resume
     else:
         values = {"model": "vovdet_nano"} | (read_recipe(config) if config else {}) | given
         recipe = recipe_from_dict(values)
-        folder = _run_folder("train", name or recipe.model)
-    row = train_in_console(recipe, folder, resume=resume is not None, device=device)
+        known = None
+    with _run_folder("train", name or recipe.model, known) as folder:
+        row = train_in_console(recipe, folder, resume=resume is not None, device=device)
     if as_json:
         _print_json({"folder": str(folder), **row})
     else:
@@ -168,6 +177,7 @@ def val(
     imgsz: int | None = None,
     batch: int = 8,
     device: str = "cpu",
+    drop_unknown: bool = False,
     as_json: Json = False,
 ) -> int:
     """Measure a detector's accuracy: COCO AP, VOC 11-point and area AP.
@@ -182,20 +192,24 @@ def val(
         Which split (default: val, else test).
     model
         The model the weights must be for.
+    drop_unknown
+        Leave out objects of classes that the model does not know, instead of refusing them.
     """
     from vovnet.data.open import open_dataset, parse_source
+    from vovnet.data.record import problem_lines
     from vovnet.evaluate.run import evaluate
 
     if batch < 1:
         raise VovnetError(f"--batch {batch}: must be at least 1")
     detector = _load(weights, model, imgsz, device)
     path, given_split = parse_source(data)
-    dataset = open_dataset(path, split or given_split, detector.names, purpose="val")
-    for problem in dataset.problems[:10]:
-        _note(f"{problem.action}: {problem.where}: {problem.what}")
-    if len(dataset.problems) > 10:
-        _note(f"... and {len(dataset.problems) - 10} more annotation problems")
-    metrics = evaluate(detector, dataset, batch=batch)
+    dataset = open_dataset(
+        path, split or given_split, detector.names, drop_unknown=drop_unknown, purpose="val"
+    )
+    for line in problem_lines(dataset):
+        _note(line)
+    with _progress("images", len(dataset)) as advance:
+        metrics = evaluate(detector, dataset, batch=batch, on_images=advance)
     metrics |= {"weights": weights, "split": dataset.split, "problems": len(dataset.problems)}
     if as_json:
         _print_json(metrics)
@@ -247,20 +261,22 @@ def predict(
     paths = expand_sources(sources)
     chosen = weights or (default_weights(model) if model else DEFAULT_WEIGHTS)
     detector = _load(chosen, model, imgsz, device)
-    folder = (out or _run_folder("predict", "predict")) if save else None
-    if folder is not None:
-        _check_out(folder, paths)
-    rows, failed = [], 0
-    for row in predict_files(detector, paths, conf=conf, iou=iou, out=folder):
-        rows.append(row.to_dict())
-        failed += row.error is not None
-        if row.error is not None:
-            _note(row.error)
-        elif not as_json:
-            _print_row(rows[-1])
-    if as_json:
-        _print_json(rows)
-    elif folder is not None and failed < len(rows):
+    if out is not None:
+        _check_out(out, paths)
+    rows: list[dict[str, Any]] = []
+    try:
+        with _run_folder("predict", "predict", out) if save else nullcontext() as folder:
+            for row in predict_files(detector, paths, conf=conf, iou=iou, out=folder):
+                rows.append(row.to_dict())
+                if row.error is not None:
+                    _note(row.error)
+                elif not as_json:
+                    _print_row(rows[-1])
+    finally:  # also when stopped: what was found is not lost
+        if as_json:
+            _print_json(rows)
+    failed = sum("error" in row for row in rows)
+    if folder is not None and failed < len(rows) and not as_json:
         print(folder)
     if not failed:
         return EXIT_OK
@@ -333,7 +349,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has enough; say nothing more, not at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except Exception:
+    except Exception as error:
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            return _fail("out of memory; lower --batch, --imgsz or --workers", EXIT_BAD_INPUT)
         traceback.print_exc()
         return _fail("this is a bug in vovnet; please report it with the lines above", EXIT_BUG)
     return result if isinstance(result, int) else EXIT_OK
@@ -354,16 +372,49 @@ def _load(weights: str, model: str | None, imgsz: int | None, device: str) -> An
     return load_detector(weights, model, imgsz=imgsz, device=device, fuse=True)
 
 
-def _run_folder(verb: str, name: str) -> Path:
-    """runs/VERB/NAME, or the first NAME-2, NAME-3, ... that is free."""
-    base = Path("runs") / verb
+@contextmanager
+def _run_folder(verb: str, name: str, given: Path | None = None) -> Iterator[Path]:
+    """The given folder, or else runs/VERB/NAME, or the first NAME-2, NAME-3, ... that is free.
+
+    A new one is made at once, so that two commands never share it, and taken away again if
+    nothing was written into it.
+    """
+    if given is not None:
+        yield given
+        return
     if Path(name).name != name:
         raise VovnetError(f"--name {name}: give a plain name, not a path")
-    number, folder = 1, base / name
-    while folder.exists():
-        number += 1
-        folder = base / f"{name}-{number}"
-    return folder
+    folder = _make_free(Path("runs") / verb, name)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+
+
+def _make_free(base: Path, name: str) -> Path:
+    for number in count_from(1):
+        folder = base / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise VovnetError(f"{folder}: cannot be made: {error.strerror}") from None
+        return folder
+    raise AssertionError("the numbers do not end")
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, where that is a terminal; yields the function that moves it on."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(file=sys.stderr)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda images: bar.advance(task, images)
 
 
 def _check_out(folder: Path, pictures: list[Path]) -> None:

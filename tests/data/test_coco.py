@@ -85,6 +85,36 @@ def test_faults_are_clipped_or_skipped_and_told(tmp_path):
     assert data.problems[0].where == "instances_train.json annotation 1"
 
 
+@pytest.mark.parametrize(
+    ("orientation", "box"),
+    [(5, [2, 1, 9, 5]), (6, [21, 1, 28, 5]), (7, [21, 35, 28, 39]), (8, [2, 35, 9, 39])],
+)
+def test_annotations_of_the_stored_pixels_are_turned(tmp_path, orientation, box):
+    file = make(tmp_path, content(thing([1, 2, 4, 7], area=20, iscrowd=1)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 30)).save(tmp_path / "images" / "a.jpg", exif=exif)
+    data = read_coco(file)
+    (record,), (problem,) = data.records, data.problems
+    assert (record.size, record.boxes.tolist(), record.crowd.tolist()) == ((40, 30), [box], [True])
+    assert record.areas is not None
+    assert record.areas.tolist() == [20]
+    assert (problem.where, problem.action) == ("instances_train.json image 7", "turned")
+    for mask in (POLYGON, {"size": [30, 40], "counts": "abc"}):
+        make(tmp_path / "masks", content(thing([1, 2, 4, 7], segmentation=mask)))
+        Image.new("RGB", (40, 30)).save(tmp_path / "masks" / "images" / "a.jpg", exif=exif)
+        assert "annotation 1: a mask" in refusal(tmp_path / "masks" / "instances_train.json")
+
+
+def test_sizes_that_are_not_the_images(tmp_path):
+    images = [{"id": 7, "file_name": "a.jpg", "width": 80, "height": 60}]
+    file = make(tmp_path, content(thing([1, 2, 4, 7]), images=images))
+    message = refusal(file)
+    assert message.startswith("instances_train.json image 7: says 80x60, but ")
+    assert "a.jpg is 40x30; correct" in message
+    assert read_coco(file, check_sizes=False).records[0].size == (60, 80)
+
+
 def test_missing_images_and_sizes(tmp_path):
     images = [{"id": 1, "file_name": "gone.jpg"}, {"id": 2, "file_name": "a.jpg", "width": 0}]
     images += [{"id": 3, "file_name": "text.jpg"}]
@@ -163,6 +193,21 @@ def test_links_may_not_leave_the_folder(tmp_path):
     assert "link that leaves" in refusal(file, images)
 
 
+def test_links_inside_the_data_set_are_fine(tmp_path):
+    root = tmp_path / "set"
+    file = make(root, content(), "annotations/instances_train.json")
+    (root / "store").mkdir()
+    (root / "images" / "a.jpg").rename(root / "store" / "a.jpg")
+    (root / "images" / "a.jpg").symlink_to(root / "store" / "a.jpg")
+    for images in (None, root / "images"):
+        assert len(read_coco(file, images)) == 1
+    (root / "store" / "a.jpg").rename(tmp_path / "a.jpg")
+    (root / "images" / "a.jpg").unlink()
+    (root / "images" / "a.jpg").symlink_to(tmp_path / "a.jpg")
+    for images in (None, root / "images"):
+        assert "link that leaves" in refusal(file, images)
+
+
 @pytest.mark.parametrize(
     ("file", "images"),
     [
@@ -187,6 +232,11 @@ def test_usual_places_of_images(tmp_path, file, images):
     assert read_coco(path).records[0].path.resolve() == (tmp_path / images / "a.jpg").resolve()
 
 
+def test_names_too_long_for_the_file_system(tmp_path):
+    assert coco_files(tmp_path / ("x" * 300)) == {}
+    assert "cannot be read" in refusal(tmp_path / ("x" * 300 + ".json"))
+
+
 def test_images_nowhere(tmp_path):
     file = make(tmp_path, content())
     (tmp_path / "images" / "a.jpg").unlink()
@@ -208,7 +258,7 @@ def test_any_json_is_read_or_refused(tmp_path, bbox, image, width, extra):
     things = [thing(bbox), thing([1, 1, 5, 5], image), extra]
     images = [{"id": 7, "file_name": "a.jpg", "width": width, "height": 30}]
     file = make(tmp_path, content(*things, images=images))
-    record = read_coco(file, tmp_path / "images").records[0]
+    record = read_coco(file, tmp_path / "images", check_sizes=False).records[0]
     assert record.boxes.shape == (len(record.labels), 4)
     assert np.isfinite(record.boxes).all()
 

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -169,8 +170,10 @@ def test_unknown_names_are_refused(tmp_path):
 
 
 def test_classes_without_boxes_need_no_name(tmp_path):
-    data = open_dataset(make_voc(tmp_path), names=("airplane",))
-    assert (data.problems, data.names) == ((), ("airplane",))
+    root = make_yolo(tmp_path)
+    write(root / "data.yaml", "train: train/images\nnames: [cat, dog]")
+    data = open_dataset(root, names=("cat",))
+    assert (data.problems, data.names) == ((), ("cat",))
 
 
 def test_merge(tmp_path):
@@ -215,6 +218,35 @@ def test_parse_source_of_what_exists_and_of_nothing(tmp_path):
     assert parse_source(str(tmp_path / "set@v2")) == (tmp_path / "set@v2", None)
     with pytest.raises(DataError, match="no split behind the @"):
         parse_source(f"{tmp_path}@")
+
+
+@pytest.mark.parametrize("suffix", ["", ".json", ".yaml", "/x", "@train"])
+def test_names_too_long_for_the_file_system(tmp_path, suffix):
+    path, split = parse_source(f"{tmp_path}/{'x' * 300}{suffix}")
+    assert "xxx: " in (message := refusal(path, split)) or f"xxx{suffix}: " in message
+    assert message.endswith("check the path")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_folders_that_may_not_be_read(tmp_path):
+    root = make_voc(tmp_path / "closed" / "voc")
+    (tmp_path / "closed").chmod(0)
+    try:
+        path, _ = parse_source(str(root))
+        assert "cannot be read" in refusal(path)
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+def test_sizes_may_go_unchecked(tmp_path):
+    wrong = "<annotation><size><width>9</width><height>9</height></size></annotation>"
+    write(make_voc(tmp_path / "voc") / "Annotations" / "a.xml", wrong)
+    write(file := make_coco(tmp_path / "coco") / "instances_train.json", "")
+    images = [{"id": 5, "file_name": "a.jpg", "width": 9, "height": 9}]
+    write(file, json.dumps({"images": images, "categories": [], "annotations": []}))
+    for kind in ("voc", "coco"):
+        assert "says 9x9" in refusal(tmp_path / kind)
+        assert open_dataset(tmp_path / kind, check_sizes=False).records[0].size == (9, 9)
 
 
 @pytest.mark.skipif(

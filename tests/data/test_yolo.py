@@ -1,3 +1,4 @@
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vovnet.data.yaml_file import read_yaml
 from vovnet.data.yolo import read_yolo, yolo_splits
 from vovnet.errors import DataError
 
@@ -98,6 +100,16 @@ def test_names_of_a_folder_without_yaml(tmp_path):
     assert read_yolo(tmp_path, "train").names == ("cat", "dog")
 
 
+@pytest.mark.parametrize("names", ["[cat, dog, cat]", "{0: a, 1: a}", "[1, '1']"])
+def test_names_that_occur_twice(tmp_path, names):
+    make(tmp_path, {"a": None})
+    (tmp_path / "data.yaml").write_text(f"train: images/train\nnames: {names}\n")
+    assert "two classes have the same name" in refusal(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("cat\ndog\ncat\n")
+    assert "classes.txt: two classes have the same name 'cat'" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -108,6 +120,14 @@ def test_names_of_a_folder_without_yaml(tmp_path):
         "names: [[a]]\ntrain: images/train",
         "a: &a [1, 1]\nb: &b [*a, *a]\nnames: [*b, *b]",
         "!!python/object/apply:os.system ['true']",
+        "lr: 2020-13-45",
+        "a: !!int ''",
+        "a: !!bool perhaps",
+        "a: !!timestamp soon",
+        f"a: {'9' * 5000}",
+        "a: &a {b: 1}\nc: {<<: [*a, *a]}",
+        "a: 1\na",
+        "{[a]: 1}",
         "\x01",
         "[" * 5000,
     ],
@@ -115,7 +135,37 @@ def test_names_of_a_folder_without_yaml(tmp_path):
 def test_bad_yaml(tmp_path, text):
     make(tmp_path, {"a": None})
     (tmp_path / "data.yaml").write_text(text)
-    assert "data.yaml: " in refusal(tmp_path)
+    assert (message := refusal(tmp_path)).count("data.yaml") == 1
+    assert "data.yaml: " in message
+
+
+def test_read_yaml(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("\ufefflr: 0.1\nwhen: 2020-12-24\nitems: &a [1, x]\nagain: *a\n", "utf-8")
+    assert read_yaml(str(file)) == {
+        "lr": 0.1,
+        "when": date(2020, 12, 24),
+        "items": [1, "x"],
+        "again": [1, "x"],
+    }
+    for text, reason in (
+        ("a: 1\nroot:x:0:0 secret\n", "bad YAML (could not find expected ':', line 3 column 1)"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: 2020-13-45", "bad YAML (month must be in 1..12"),
+        ("a: {<<: {b: 1}}", "merge key << is refused, line 1 column 5"),
+        ("a: \x01", "bad YAML (unacceptable character #x0001"),
+        ("#" * 1_000_001, "over 1000000 bytes"),
+    ):
+        file.write_text(text)
+        with pytest.raises(DataError) as caught:
+            read_yaml(file)
+        assert str(caught.value).startswith(f"{file}: ")
+        assert reason in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    for path in (tmp_path, tmp_path / "none", tmp_path / ("x" * 300), "a\0b"):
+        with pytest.raises(DataError):
+            read_yaml(path)
 
 
 def test_paths_in_the_yaml(tmp_path):
@@ -132,6 +182,67 @@ def test_paths_in_the_yaml(tmp_path):
         here.write_text(f"{text}\nnames: [cat]\n")
         record = read_yolo(here, "train").records[0]
         assert (record.path.name, len(record.boxes)) == ("a.png", 1)
+
+
+def test_paths_that_leave_the_folder_of_the_yaml(tmp_path):
+    make(tmp_path / "other", {"a": "0 .5 .5 1 1"})
+    (tmp_path / "secret").write_text("root:x:0:0\n")
+    root = make(tmp_path / "set", {"a": "0 .5 .5 1 1"})
+    (root / "link").symlink_to(tmp_path / "other")
+    for text in (
+        f"train: {tmp_path}/other/images/train",
+        "train: ../other/images/train",
+        "train: ../secret",
+        "train: [images/train, ../other/images/train]",
+        "train: link/images/train",
+        "train: images/train\nval: ../secret",
+        "path: /\ntrain: images/train",
+        "path: ../other\ntrain: images/train",
+        "path: link\ntrain: images/train",
+        f"path: {tmp_path}\ntrain: set/images/train",
+    ):
+        (root / "data.yaml").write_text(f"{text}\nnames: [cat]\n")
+        message = refusal(root)
+        assert "leave the folder of the YAML; move" in message
+        assert "root:x" not in message
+
+
+def test_labels_and_lists_that_leave_the_folder(tmp_path):
+    root = make(tmp_path / "set", {"a": "0 .5 .5 1 1"})
+    (root / "labels").rename(tmp_path / "labels")
+    (root / "labels").symlink_to(tmp_path / "labels")
+    assert "leave the folder of the YAML" in refusal(root)
+    (root / "data.yaml").unlink()
+    assert len(read_yolo(root, "train", ["cat"])) == 1  # a folder may be linked as a whole
+    (tmp_path / "secret").write_text("root:x:0:0\n")
+    (root / "classes.txt").symlink_to(tmp_path / "secret")
+    assert "classes.txt is a link that leaves" in refusal(root)
+
+
+def test_a_folder_images_above_the_data_set_is_not_meant(tmp_path):
+    root = tmp_path / "images" / "set"
+    (root / "train").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(root / "train" / "a.png")
+    (root / "train" / "a.txt").write_text("0 .5 .5 1 1")
+    (root / "data.yaml").write_text("train: train\nnames: [cat]\n")
+    assert len(read_yolo(root, "train").records[0].boxes) == 1
+
+
+def test_a_set_beside_it_is_not_taken_for_roboflows(tmp_path):
+    make(tmp_path, {"wrong": None})
+    root = make(tmp_path / "set", {"right": None})
+    (root / "data.yaml").write_text("train: ../images/train\nnames: [cat]\n")
+    assert [r.path.stem for r in read_yolo(root, "train").records] == ["right"]
+
+
+def test_names_too_long_for_the_file_system(tmp_path):
+    long = "x" * 300
+    for source in (tmp_path / long, tmp_path / f"{long}.yaml", Path("a\0b")):
+        assert "no such file or folder" in refusal(source)
+    make(tmp_path, {"a": None})
+    for key in ("path", "val"):
+        (tmp_path / "data.yaml").write_text(f"{key}: {long}\ntrain: images/train\nnames: [a]\n")
+        assert yolo_splits(tmp_path) == ("train",)
 
 
 def test_lists_of_images(tmp_path):

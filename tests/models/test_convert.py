@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vovnet.errors import WeightsError
-from vovnet.models import create_model
+from vovnet.models import create_detector, create_model
 from vovnet.models.convert import convert, from_timm_to_official, to_timm
-from vovnet.models.weights import load_tensors
+from vovnet.models.weights import load_tensors, save_detector
 
 TIMM = [
     "vovnet39a",
@@ -75,12 +75,33 @@ def test_official_names():
 def test_released_v1_is_known_in_a_detector(prefix, tmp_path):
     """The released V1 strides its stem and adds the identity, whatever the paper says."""
     state = create_model("vovnet39", 0, stem="strided", identity=True).state_dict()
-    official = {prefix + k: v for k, v in from_timm_to_official(state).items()}
+    # Detection frameworks freeze their norms, which then have no step counter.
+    official = {
+        prefix + k: v
+        for k, v in from_timm_to_official(state).items()
+        if not k.endswith("num_batches_tracked")
+    }
     torch.save({"model": official | {"roi_heads.x": torch.zeros(1)}}, tmp_path / "v1.pth")
     result = convert(tmp_path / "v1.pth", tmp_path / "ours.safetensors")
     assert result.source == "official"
     assert (result.model, result.num_classes) == ("vovnet39", 0)
     assert result.settings == {"stem": "strided", "identity": True}
+    tensors, _ = load_tensors(tmp_path / "ours.safetensors")
+    create_model("vovnet39", 0, **result.settings).load_state_dict(tensors)
+    again = convert(tmp_path / "ours.safetensors", tmp_path / "again.safetensors")
+    assert again[1:4] == result[1:4]  # what no tensor tells is remembered
+
+
+def test_a_backbone_is_taken_out_of_our_own_detector(tmp_path):
+    detector = create_detector("vovdet_nano", ("a",))
+    state = create_model("vovnet27_slim", 0).state_dict()
+    parts = {f"backbone.{k}": v for k, v in state.items()} | {"heads.0.norm.scale": torch.ones(1)}
+    save_file(parts, tmp_path / "dsod.safetensors")
+    result = convert(tmp_path / "dsod.safetensors", tmp_path / "out.safetensors")
+    assert (result.model, result.tensors) == ("vovnet27_slim", len(state))
+    save_detector(tmp_path / "nano.safetensors", detector)
+    with pytest.raises(WeightsError, match="fits no VoVNet"):  # its backbone is its own
+        convert(tmp_path / "nano.safetensors", tmp_path / "out.safetensors")
 
 
 def test_released_v2_gates_every_module():

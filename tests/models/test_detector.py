@@ -171,8 +171,25 @@ class Planted(nn.Module):
 )
 def test_boxes_come_back_in_pixels_of_the_image(fit, size, expected):
     spec = InputSpec((64, 64), fit, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    detector = Detector("planted", Planted(), None, PointDecoder(STRIDES), spec, ("a", "b"))
+    detector = Detector("planted", Planted(), None, PointDecoder(STRIDES), spec, ("a", "b")).eval()
     (found,) = detector.detect([Image.new("RGB", size)])
     assert found.boxes[0].tolist() == pytest.approx(expected, rel=1e-5)
     assert found.labels.tolist() == [1]
     assert found.to_dict()[0]["label"] == "b"
+
+
+def test_training_mode_is_refused():
+    """Batch statistics would change the weights' norms, and the answers with them."""
+    with pytest.raises(ValueError, match="eval"):
+        small_detector("vovdet_nano").train().detect(pictures())
+
+
+def test_a_picture_decoded_smaller_gives_boxes_of_the_whole():
+    detector = small_detector("vovdet_nano")
+    image = pictures()[0]
+    half = image.resize((image.width // 2, image.height // 2))
+    whole_size = (2 * half.height, 2 * half.width)
+    small = detector.detect([half], conf=0.009)[0]
+    whole = detector.detect([half], conf=0.009, whole_sizes=[whole_size])[0]
+    assert whole.image_size == whole_size
+    np.testing.assert_allclose(whole.boxes, 2 * small.boxes, atol=1e-3)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from vovnet.errors import UnknownNameError, VovnetError, WeightsError
+from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.weights import (
@@ -21,7 +22,6 @@ from vovnet.models.weights import (
     save_detector,
     save_tensors,
     weights_path,
-    write_atomically,
 )
 
 NAMES = ("cat", "dog", "très long")
@@ -208,7 +208,7 @@ def test_other_class_count_does_not_fit(tmp_path, detector):
 )
 def test_device_that_cannot_be_used(weights, device):
     message = refusal(load_detector, weights, device=device, kind=VovnetError)
-    assert message.startswith(f"--device {device}: not usable here (")
+    assert message.startswith(f"device {device}: not usable here (")
     assert message.endswith("); try cpu")
     assert len(message) < 400
 

@@ -17,7 +17,7 @@ from vovnet.errors import VovnetError, WeightsError
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.weights import load_detector, load_tensors
-from vovnet.train.loop import DivergedError, train, wants_bf16
+from vovnet.train.loop import DivergedError, EpochReport, train, wants_bf16
 from vovnet.train.recipe import Recipe, recipe_from_dict
 from vovnet.train.run import (
     _Results,
@@ -55,18 +55,18 @@ def recipe(voc: Path, **values) -> Recipe:
 
 
 class StoppedError(Exception):
-    """Somebody pulled the plug between two epochs."""
+    """Somebody pulled the plug."""
 
 
 def run_until(settings: Recipe, folder: Path, epoch: int) -> None:
-    """Train, and stop as soon as `epoch` epochs are in results.csv."""
+    """Train, and stop after the first step that follows `epoch` whole epochs."""
 
-    def stop(row: dict) -> None:
-        if row["epoch"] == epoch:
+    def stop(report: EpochReport, steps: int) -> None:
+        if report.epoch == epoch:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        run_training(settings, folder, on_row=stop)
+        run_training(settings, folder, on_step=stop)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -150,6 +150,18 @@ def test_a_resumed_run_equals_an_unbroken_one(voc, unbroken, tmp_path):
     assert_same_run(tmp_path, unbroken)
 
 
+def test_a_stop_between_results_and_state_repeats_the_epoch(voc, unbroken, tmp_path):
+    def stop(row: dict) -> None:
+        if row["epoch"] == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_training(recipe(voc, val=f"{voc}@val", val_every=2), tmp_path, on_row=stop)
+    assert len(rows(tmp_path)) == 2
+    run_training(load_run(tmp_path), tmp_path, resume=True)
+    assert_same_run(tmp_path, unbroken)
+
+
 @pytest.mark.parametrize("values", [{"optimizer": "adamw", "lr": 2e-3}, {"augment": "ssd"}])
 def test_so_does_one_with_another_optimizer_or_augmentation(voc, tmp_path, values):
     settings = recipe(voc, epochs=2, **values)
@@ -199,7 +211,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(voc, unbroken, tmp_path):
         command("--config", config, "--name", "killed"), cwd=tmp_path, env=environment()
     )
     try:
-        while not (folder / "results.csv").exists():
+        while not (folder / "state.safetensors").exists():
             assert process.poll() is None
             time.sleep(0.01)
     finally:
@@ -319,7 +331,7 @@ def test_sizes_that_the_model_cannot_take_are_refused_before_training(voc, tmp_p
     ):
         with pytest.raises(VovnetError, match=r"--imgsz (100|64)"):
             run_training(recipe(voc, **values), tmp_path / "run")
-    with pytest.raises(VovnetError, match="--device cuda99: not usable here"):
+    with pytest.raises(VovnetError, match="device cuda99: not usable here"):
         run_training(recipe(voc), tmp_path / "run", device="cuda99")
     assert not (tmp_path / "run").exists()
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from vovnet.errors import UnknownNameError, VovnetError
-from vovnet.train.recipe import MODEL_DEFAULTS, Recipe, read_recipe, recipe_from_dict
+from vovnet.train.recipe import FAMILY_DEFAULTS, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.run import with_overrides
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -56,7 +56,7 @@ def test_a_models_own_defaults_give_way_to_what_is_said():
     values = {"model": "dsod300-vovnet27_slim", "data": ["a"]}
     plain, said = recipe_from_dict(values), recipe_from_dict(values | {"batch": 3})
     assert plain.augment == "ssd"
-    assert plain.batch == MODEL_DEFAULTS["dsod300-vovnet27_slim"]["batch"]
+    assert plain.batch == FAMILY_DEFAULTS["dsod300"]["batch"]
     assert (said.augment, said.batch) == ("ssd", 3)
 
 

@@ -3,13 +3,14 @@
 import difflib
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vovnet.data.record import Record
+from vovnet.data.record import Problem, Record
 from vovnet.errors import DataError
 
 MAX_TEXT_BYTES = 10_000_000
@@ -18,6 +19,16 @@ _SMALLEST_SIDE = 1e-3
 _ROUNDING = 0.25
 
 Box = tuple[float, float, float, float]
+
+
+class Frame(NamedTuple):
+    """An image's (height, width) as displayed, and the EXIF orientation that its boxes still lack.
+
+    The orientation is 1 where the boxes are drawn on the picture as displayed.
+    """
+
+    size: tuple[int, int]
+    orientation: int = 1
 
 
 def one_line(text: object) -> str:
@@ -130,6 +141,34 @@ def clip_box(box: Box, size: tuple[int, int]) -> tuple[Box | None, str]:
     return clipped, f"box {_show(box)} leaves the {width}x{height} image by {outside:.4g} px"
 
 
+def turn_box(box: Box, frame: Frame) -> Box:
+    """The xyxy box, in pixels of the frame as annotated, in pixels of the image as displayed."""
+    (height, width), orientation = frame
+    x1, y1, x2, y2 = (box[1], box[0], box[3], box[2]) if orientation >= 5 else box
+    if orientation in (2, 3, 6, 7):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 7, 8):
+        y1, y2 = height - y2, height - y1
+    return x1, y1, x2, y2
+
+
+def place_box(box: Box, frame: Frame, where: str, problems: list[Problem]) -> Box | None:
+    """`box` (xyxy pixels) clipped to the frame, its fault told in `problems`, then turned.
+
+    None if nothing of it is left.
+    """
+    clipped, fault = clip_box(box, frame.size[::-1] if frame.orientation >= 5 else frame.size)
+    if fault:
+        problems.append(Problem(where, fault, "clipped" if clipped else "skipped"))
+    return turn_box(clipped, frame) if clipped else None
+
+
+def turned(where: str, orientation: int) -> Problem:
+    """The report of an image whose boxes were turned."""
+    what = f"its size and boxes are those before the image's EXIF orientation {orientation}"
+    return Problem(where, what, "turned")
+
+
 def _show(box: Box) -> str:
     return f"({', '.join(f'{value:.6g}' for value in box)})"
 
@@ -158,6 +197,13 @@ def make_record(
         areas=None if areas is None else np.array(areas, dtype=np.float64),
         segmentations=tuple(segmentations),
     )
+
+
+def check_unique(names: Sequence[str], where: object) -> None:
+    """Raise `DataError` if a class name occurs twice."""
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(one_line(f"{where}: two classes have the same name {twice!r}; rename one"))
 
 
 def unknown_split(source: Path, split: str, known: Iterable[str]) -> DataError:

@@ -2,14 +2,26 @@
 
 import glob
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vovnet.data._common import Box, Folder, clip_box, leaves, make_record, one_line, read_text
-from vovnet.data.images import image_size
+from vovnet.data._common import (
+    Box,
+    Folder,
+    Frame,
+    check_unique,
+    leaves,
+    make_record,
+    one_line,
+    place_box,
+    read_text,
+    turned,
+)
+from vovnet.data.images import annotated_frame
 from vovnet.data.record import Dataset, Problem, Record
 from vovnet.errors import DataError, ImageError
 
@@ -28,16 +40,27 @@ def coco_files(path: Path) -> dict[str, Path]:
     """
     if path.suffix.lower() == ".json":
         return {_split_name(path): path}
+    if not os.path.isdir(path):
+        return {}
     patterns = ("instances_*.json", "annotations/instances_*.json", f"*/{_ROBOFLOW}", _ROBOFLOW)
     return {_split_name(file): file for p in reversed(patterns) for file in sorted(path.glob(p))}
 
 
 def read_coco(
-    json_path: str | Path, images_dir: str | Path | None = None, *, split: str = ""
+    json_path: str | Path,
+    images_dir: str | Path | None = None,
+    *,
+    split: str = "",
+    check_sizes: bool = True,
 ) -> Dataset:
     """The images of a COCO file with their objects; image ids are the file's.
 
-    Without `images_dir` the usual places beside the file are tried.
+    Without `images_dir` the usual places beside the file are tried. Links may lead anywhere in
+    the data set: the folder of the file, or the one above where that is called annotations.
+
+    The size in the file may be that of the image as displayed or, where EXIF turns it on its
+    side, as stored: boxes are then turned too, and told as "turned". `check_sizes=False` saves
+    reading every image's header, and takes a size in the file at its word.
 
     Boxes become xyxy in pixels, clipped to the image; areas, crowd marks and segmentations are
     kept. Labels count from 0 in the order of the category ids, which `Dataset.category_ids` keeps.
@@ -45,7 +68,9 @@ def read_coco(
 
     Annotations that cannot be used are clipped or left out, images without a file are left out,
     and each is told in `Dataset.problems` (annotations are named by their id). Raises `DataError`
-    for bad JSON or structure, ids that occur twice, names that leave `images_dir`, and no images.
+    for bad JSON or structure, ids or categories that occur twice, names that leave the data set,
+    a size that is not the image's, masks of an image whose boxes would have to be turned, and no
+    images.
     """
     json_path = Path(json_path)
     split = split or _split_name(json_path)
@@ -55,8 +80,7 @@ def read_coco(
     categories = _by_id(content, "categories", file)
     ids = sorted(categories)
     names = tuple(_text(categories[i], "name", f"{file} category {i}") for i in ids)
-    if len(set(names)) < len(names):
-        raise DataError(f"{one_line(json_path)}: two categories have the same name; rename one")
+    check_unique(names, json_path)
     labels = {category: label for label, category in enumerate(ids)}
     images = _by_id(content, "images", file)
     objects: dict[int, list[_Object]] = defaultdict(list)
@@ -66,11 +90,12 @@ def read_coco(
             problems.append(Problem(_where(file, item, number), fault, "skipped"))
         else:
             objects[item["image_id"]].append((_where(file, item, number), item))
-    images_dir = Path(images_dir) if images_dir else _find_images(json_path, split, images)
-    folder = Folder(images_dir, json_path.parent)
+    root = _root(json_path)
+    images_dir = Path(images_dir) if images_dir else _find_images(json_path, root, split, images)
+    folder = Folder(images_dir, root)
     records: list[Record] = []
     for image_id, image in images.items():
-        found = _image(folder, image, f"{file} image {image_id}", problems)
+        found = _image(folder, image, f"{file} image {image_id}", problems, check_sizes)
         if found is not None:
             records.append(_record(image_id, *found, objects[image_id], labels, problems))
     if not records:
@@ -84,10 +109,17 @@ def _split_name(path: Path) -> str:
     return path.parent.name if path.name == _ROBOFLOW else path.stem.removeprefix("instances_")
 
 
-def _find_images(json_path: Path, split: str, images: Mapping[int, Mapping[str, Any]]) -> Path:
+def _root(json_path: Path) -> Path:
+    """The folder of the whole data set."""
+    here = json_path.parent
+    return here.parent if here.name == "annotations" else here
+
+
+def _find_images(
+    json_path: Path, root: Path, split: str, images: Mapping[int, Mapping[str, Any]]
+) -> Path:
     """The first of the usual folders that holds one of the first images."""
     here = json_path.parent
-    root = here.parent if here.name == "annotations" else here
     places = [root / "images" / split, root / "images", root / split, here, root]
     places[2:2] = sorted(root.glob(f"{glob.escape(split)}[12][0-9][0-9][0-9]"))
     names = [image.get("file_name") for image in islice(images.values(), _LOOKED_AT)]
@@ -158,28 +190,32 @@ def _unusable(item: object, images: Mapping[int, Any], labels: Mapping[int, int]
 
 
 def _image(
-    folder: Folder, image: Mapping[str, Any], where: str, problems: list[Problem]
-) -> tuple[Path, tuple[int, int]] | None:
-    """The image file and its (height, width), or None, told in `problems`."""
+    folder: Folder, image: Mapping[str, Any], where: str, problems: list[Problem], check: bool
+) -> tuple[Path, Frame] | None:
+    """The image file and the frame of its boxes, or None, told in `problems`."""
     name = _text(image, "file_name", where)
     path = folder.find(name, where)
     if path is None:
         problems.append(Problem(where, f"no such file {one_line(name)}", "skipped"))
         return None
     height, width = image.get("height"), image.get("width")
+    given = None
     if _is_id(height) and _is_id(width) and height > 0 and width > 0:
-        return path, (height, width)
+        given = (height, width)
     try:
-        return path, image_size(path)
+        frame = annotated_frame(path, given, where, check=check)
     except ImageError as error:
-        problems.append(Problem(where, f"no height and width, and {error}", "skipped"))
+        problems.append(Problem(where, str(error), "skipped"))
         return None
+    if frame.orientation != 1:
+        problems.append(turned(where, frame.orientation))
+    return path, frame
 
 
 def _record(
     image_id: int,
     path: Path,
-    size: tuple[int, int],
+    frame: Frame,
     objects: list[_Object],
     labels: Mapping[int, int],
     problems: list[Problem],
@@ -187,9 +223,16 @@ def _record(
     rows: list[tuple[Box, int]] = []
     kept: list[dict[str, Any]] = []
     for where, item in objects:
-        box, fault = _box(item.get("bbox"), size)
-        if fault:
-            problems.append(Problem(where, fault, "clipped" if box else "skipped"))
+        if frame.orientation != 1 and item.get("segmentation"):
+            raise DataError(
+                f"{where}: a mask on the stored pixels of {one_line(path)} cannot be turned by its "
+                f"EXIF orientation {frame.orientation}; remove that from the file's EXIF"
+            )
+        given = _box(item.get("bbox"))
+        if given is None:
+            problems.append(Problem(where, "bbox is not four finite numbers", "skipped"))
+            continue
+        box = place_box(given, frame, where, problems)
         if box:
             rows.append((box, labels[item["category_id"]]))
             kept.append(item)
@@ -197,7 +240,7 @@ def _record(
     return make_record(
         path,
         image_id,
-        size,
+        frame.size,
         rows,
         crowd=[item.get("iscrowd") in (1, True) for item in kept],
         areas=[_area(item, box) for item, (box, _) in zip(kept, rows, strict=True)],
@@ -205,11 +248,11 @@ def _record(
     )
 
 
-def _box(value: object, size: tuple[int, int]) -> tuple[Box | None, str]:
+def _box(value: object) -> Box | None:
     if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
-        return None, "bbox is not four finite numbers"
+        return None
     x, y, width, height = map(float, value)
-    return clip_box((x, y, x + width, y + height), size)
+    return x, y, x + width, y + height
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -3,6 +3,8 @@
 No worker keeps random state, so a resumed run repeats exactly the batches it would have seen.
 """
 
+import math
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from vovnet.data.images import load_image
+from vovnet.data.images import open_image
 from vovnet.data.record import Dataset, Record
 from vovnet.data.sample import Sample
 from vovnet.data.ssd import SSDAugment
@@ -38,29 +40,54 @@ class Batch(NamedTuple):
     targets: list[Target]
 
 
-class ImageCache:
-    """Decoded images in memory, the longer side at most `longest` pixels.
+class _Decoded(NamedTuple):
+    """Pixels H×W×3 and their scale against the whole image."""
 
-    Filled before the workers fork, which then share the pages.
+    pixels: np.ndarray
+    scale_x: float
+    scale_y: float
+
+
+_CHUNK = 64  # images decoded between two looks at the budget
+
+
+class ImageCache:
+    """Decoded images, the longer side at most `longest` pixels, kept in memory while they fit.
+
+    Images are kept until they fill `budget` bytes; the others are decoded each time. Kept ones
+    are read before the workers fork, which then share the pages.
     """
 
-    def __init__(self, records: Sequence[Record], longest: int, threads: int = 2) -> None:
+    def __init__(
+        self,
+        records: Sequence[Record],
+        longest: int,
+        budget: float = math.inf,
+        threads: int = 2,
+    ) -> None:
         self.longest = longest
+        self._kept: list[_Decoded] = []
+        total = 0
         with ThreadPoolExecutor(threads) as pool:
-            self._pixels = list(pool.map(self._load, records))
+            for start in range(0, len(records), _CHUNK):
+                if total >= budget:
+                    break
+                chunk = list(pool.map(self._load, records[start : start + _CHUNK]))
+                total += sum(pixels.nbytes for pixels, _, _ in chunk)
+                self._kept += chunk
 
-    def _load(self, record: Record) -> tuple[np.ndarray, float, float]:
-        image = load_image(record.path)
-        width, height = image.size
+    def _load(self, record: Record) -> "_Decoded":
+        image, (height, width) = open_image(record.path, shrink_to=self.longest)
         scale = min(1.0, self.longest / max(width, height))
         if scale < 1.0:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return np.asarray(image), image.width / width, image.height / height
+        return _Decoded(np.asarray(image), image.width / width, image.height / height)
 
     def sample(self, index: int, record: Record, difficult: bool) -> Sample:
         """The record's pixels with its boxes in their coordinates; crowds are left out."""
-        pixels, scale_x, scale_y = self._pixels[index]
+        kept = index < len(self._kept)
+        pixels, scale_x, scale_y = self._kept[index] if kept else self._load(record)
         keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
         boxes = record.boxes[keep] * np.array([scale_x, scale_y] * 2, np.float32)
         return Sample(pixels, boxes, record.labels[keep])
@@ -136,6 +163,7 @@ def _one_thread(worker: int) -> None:
 
 def train_loader(samples: TrainSamples, batches: EpochBatches, workers: int) -> DataLoader:
     """A loader of `Batch`es; set `batches.epoch` before iterating."""
+    forks = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
     return DataLoader(
         samples,
         batch_sampler=batches,
@@ -144,4 +172,6 @@ def train_loader(samples: TrainSamples, batches: EpochBatches, workers: int) -> 
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread,
+        # Other start methods would copy the cached images into every worker.
+        multiprocessing_context="fork" if forks else None,
     )

@@ -1,5 +1,6 @@
 """Open a data set by looking at it: VOC, COCO or YOLO, one split, the class names you want."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ class Source:
 def parse_source(text: str) -> tuple[Path, str | None]:
     """`PATH` or `PATH@SPLIT` as (path, split); an existing path may hold an @ of its own."""
     path, at, split = text.rpartition("@")
-    if not at or not path or "/" in split or "\\" in split or Path(text).exists():
+    if not at or not path or "/" in split or "\\" in split or os.path.exists(text):
         return Path(text), None
     if not split:
         raise DataError(f"{one_line(text)}: no split behind the @; write PATH@train, or PATH")
@@ -61,14 +62,17 @@ def find_source(path: str | Path) -> Source:
     try:
         return _look(Path(path))
     except OSError as error:
-        raise DataError(f"{one_line(path)}: cannot be read ({one_line(error.strerror)})") from error
+        reason = one_line(error.strerror or error)
+        raise DataError(f"{one_line(path)}: cannot be read ({reason}); check the path") from error
 
 
 def _look(path: Path) -> Source:
-    if not path.exists():
-        raise DataError(f"{one_line(path)}: no such file or folder; check the path")
-    if (path / "Annotations").is_dir() and (
-        (path / "ImageSets").is_dir() or (path / "JPEGImages").is_dir()
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise DataError(f"{one_line(path)}: no such file or folder; check the path") from error
+    if os.path.isdir(path / "Annotations") and (
+        os.path.isdir(path / "ImageSets") or os.path.isdir(path / "JPEGImages")
     ):
         return Source("voc", path, voc_splits(path))
     if files := coco_files(path):
@@ -109,26 +113,29 @@ def open_dataset(
     *,
     drop_unknown: bool = False,
     purpose: Literal["train", "val"] = "train",
+    check_sizes: bool = True,
 ) -> Dataset:
     """One split of a data set in VOC, COCO or YOLO layout, which is found by looking.
 
     Without `split` it is `default_split` for `purpose`. "train" also finds "train2017", and "val"
-    finds "valid". With `names` the labels index them, as `with_names` says.
+    finds "valid". With `names` the labels index them, as `with_names` says. `check_sizes=False`
+    spares reading the header of every image of a VOC or COCO set, as their readers say.
     Raises `DataError` for what is missing, not understood, empty, or unknown in it.
     """
     source = find_source(path)
     found = match_split(split, source.splits) if split else default_split(source.splits, purpose)
     if found is None:
         raise unknown_split(source.path, split or purpose, source.splits)
-    dataset = _read(source, found, names)
+    dataset = _read(source, found, names, check_sizes)
     return dataset if names is None else with_names(dataset, names, drop_unknown=drop_unknown)
 
 
-def _read(source: Source, split: str, names: Sequence[str] | None) -> Dataset:
+def _read(source: Source, split: str, names: Sequence[str] | None, check_sizes: bool) -> Dataset:
     if source.kind == "voc":
-        return read_voc(source.path, split)
+        return read_voc(source.path, split, check_sizes=check_sizes)
     if source.kind == "coco":
-        return read_coco(coco_files(source.path)[split], split=split)
+        file = coco_files(source.path)[split]
+        return read_coco(file, split=split, check_sizes=check_sizes)
     return read_yolo(source.path, split, names)
 
 

@@ -34,7 +34,8 @@ class Problem:
     """A fault in an annotation that was mended or skipped while reading.
 
     `where` names the file and the object ("000005.xml object 3"), `what` the fault,
-    `action` is "clipped" or "skipped".
+    `action` is "clipped" (a box to its image), "skipped" (a line, an object or an image was left
+    out) or "turned" (boxes drawn on the stored pixels, into the image as its EXIF displays it).
     """
 
     where: str
@@ -56,3 +57,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+def problem_lines(dataset: Dataset, limit: int = 10) -> list[str]:
+    """The first `limit` problems of a dataset, a line each, and how many more there are."""
+    lines = [f"{p.action}: {p.where}: {p.what}" for p in dataset.problems[:limit]]
+    more = len(dataset.problems) - limit
+    return [*lines, f"... and {more} more problems in {dataset.root}"] if more > 0 else lines

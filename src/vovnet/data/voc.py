@@ -1,6 +1,7 @@
 """Read PASCAL VOC: `Annotations/*.xml`, `ImageSets/Main/<split>.txt`, `JPEGImages`."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -8,14 +9,16 @@ from xml.etree import ElementTree
 from vovnet.data._common import (
     Box,
     Folder,
-    clip_box,
+    Frame,
     make_record,
     one_line,
+    place_box,
     read_bytes,
     read_text,
+    turned,
     unknown_split,
 )
-from vovnet.data.images import image_size
+from vovnet.data.images import annotated_frame
 from vovnet.data.record import Dataset, Problem, Record
 from vovnet.errors import DataError, ImageError, UnknownNameError
 
@@ -45,41 +48,50 @@ class _Annotation(NamedTuple):
 
 def voc_splits(root: Path) -> tuple[str, ...]:
     """The splits of a VOC folder; ("all",) where it has no lists."""
-    lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    folder = root / "ImageSets" / "Main"
+    lists = sorted(folder.glob("*.txt")) if os.path.isdir(folder) else []
     return tuple(path.stem for path in lists) or (ALL,)
 
 
-def read_voc(root: str | Path, split: str, names: Sequence[str] | None = None) -> Dataset:
+def read_voc(
+    root: str | Path,
+    split: str,
+    names: Sequence[str] | None = None,
+    *,
+    check_sizes: bool = True,
+) -> Dataset:
     """The images of `split` with their objects; image ids are 1..n in the order of the list.
 
     VOC's corners are 1-based pixels, both included, so a box becomes (xmin-1, ymin-1, xmax, ymax)
-    in continuous pixels, clipped to the image. The size comes from the XML, or from the image
-    where the XML has none. A split without a list, in a folder without lists, is "all".
+    in continuous pixels, clipped to the image. The size in the XML may be that of the image as
+    displayed or, where EXIF turns it on its side, as stored: boxes are then turned too, and told
+    as "turned". `check_sizes=False` saves reading every image's header, and takes a size in the
+    XML at its word. A split without a list, in a folder without lists, is "all".
 
-    Labels index `names` if given; else the 20 PASCAL classes where the folder has no others; else
-    the sorted class names of all annotations in the folder, so that splits agree.
+    Labels index `names` if given, else the sorted class names of all annotations in the folder,
+    so that splits agree (the 20 of PASCAL where no annotation has an object).
 
     Objects that cannot be used are clipped or left out, images without file or annotation are
     left out, and each is told in `Dataset.problems` (objects count from 1). Raises `DataError`
-    for an unknown or empty split, malformed XML, XML with a DTD, names that leave the folder, and
-    a class that is not in `names`.
+    for an unknown or empty split, malformed XML, XML with a DTD, names that leave the folder, a
+    size that is not the image's, and a class that is not in `names`.
     """
     root = Path(root)
     problems: list[Problem] = []
-    annotations: list[tuple[str, _Annotation]] = []
+    annotations: dict[str, _Annotation] = {}
     folder = Folder(root / "Annotations", root)
     for stem in _stems(root, split, problems):
         path = folder.find(f"{stem}.xml", f"split {split}")
         if path is None:
             problems.append(Problem(f"{one_line(stem)}.xml", "no such annotation", "skipped"))
         else:
-            annotations.append((stem, _parse(path)))
-    names = tuple(names) if names is not None else _names(root, [a for _, a in annotations])
+            annotations[stem] = _parse(path)
+    names = tuple(names) if names is not None else _names(root, annotations)
     labels = {name: label for label, name in enumerate(names)}
     images = Folder(root / "JPEGImages", root)
     records: list[Record] = []
-    for stem, annotation in annotations:
-        image = _image(images, stem, annotation, problems)
+    for stem, annotation in annotations.items():
+        image = _image(images, stem, annotation, problems, check_sizes)
         if image is not None:
             records.append(_record(len(records) + 1, *image, annotation, labels, problems))
     if not records:
@@ -90,13 +102,13 @@ def read_voc(root: str | Path, split: str, names: Sequence[str] | None = None) -
 
 def _stems(root: Path, split: str, problems: list[Problem]) -> list[str]:
     """The ids of the split, each once, in order."""
-    if not (root / "Annotations").is_dir():
+    if not os.path.isdir(root / "Annotations"):
         raise DataError(f"{one_line(root)}: no folder Annotations; give the root of a VOC set")
     splits = voc_splits(root)
     if split not in splits:
         raise unknown_split(root, split, splits)
     lists = root / "ImageSets" / "Main"
-    if splits == (ALL,) and not (lists / "all.txt").exists():
+    if splits == (ALL,) and not os.path.exists(lists / "all.txt"):
         return sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
     stems: dict[str, None] = {}
     for number, line in enumerate(read_text(lists / f"{split}.txt").splitlines(), start=1):
@@ -112,19 +124,20 @@ def _stems(root: Path, split: str, problems: list[Problem]) -> list[str]:
     return list(stems)
 
 
-def _names(root: Path, annotations: Iterable[_Annotation]) -> tuple[str, ...]:
-    found = {item.name for annotation in annotations for item in annotation.objects}
-    if found == set(VOC_NAMES):
-        return VOC_NAMES
+def _names(root: Path, annotations: Mapping[str, _Annotation]) -> tuple[str, ...]:
+    """The class names in all of the folder, of which `annotations` are read already."""
+    found = {item.name for annotation in annotations.values() for item in annotation.objects}
     folder = Folder(root / "Annotations", root)
     for file in sorted((root / "Annotations").glob("*.xml")):
+        if file.stem in annotations:
+            continue
         try:
             path = folder.find(file.name, "Annotations")
             found.update(item.name for item in _parse(path).objects) if path else None
         except DataError:  # of another split, which reports it when it is read
             continue
     found.discard("")
-    return VOC_NAMES if found <= set(VOC_NAMES) else tuple(sorted(found))
+    return tuple(sorted(found)) or VOC_NAMES
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -135,14 +148,15 @@ class _Builder(ElementTree.TreeBuilder):
 
 
 def _parse(path: Path) -> _Annotation:
+    data = read_bytes(path)
     parser = ElementTree.XMLParser(target=_Builder())
     try:
-        parser.feed(read_bytes(path))
+        parser.feed(data)
         root = parser.close()
     except ElementTree.ParseError as error:
         raise DataError(f"{one_line(path)}: malformed XML ({error}); mend the file") from error
     except DataError as error:
-        raise error if error.__cause__ else DataError(f"{one_line(path)}: {error}") from error
+        raise DataError(f"{one_line(path)}: {error}") from error
     except (ValueError, LookupError) as error:
         raise DataError(f"{one_line(path)}: unreadable XML ({one_line(error)})") from error
     if root.tag != "annotation":
@@ -170,27 +184,29 @@ def _pixels(text: str | None) -> int:
 
 
 def _image(
-    folder: Folder, stem: str, annotation: _Annotation, problems: list[Problem]
-) -> tuple[Path, tuple[int, int]] | None:
-    """The image file and its size, or None, told in `problems`."""
+    folder: Folder, stem: str, annotation: _Annotation, problems: list[Problem], check: bool
+) -> tuple[Path, Frame] | None:
+    """The image file and the frame of its boxes, or None, told in `problems`."""
     paths = (folder.find(stem + suffix, annotation.file) for suffix in _SUFFIXES)
     path = next((path for path in paths if path is not None), None)
     if path is None:
         problems.append(Problem(annotation.file, f"no image {one_line(stem)}.jpg", "skipped"))
         return None
-    if all(annotation.size):
-        return path, annotation.size
+    given = annotation.size if all(annotation.size) else None
     try:
-        return path, image_size(path)
+        frame = annotated_frame(path, given, annotation.file, check=check)
     except ImageError as error:
-        problems.append(Problem(annotation.file, f"no <size>, and {error}", "skipped"))
+        problems.append(Problem(annotation.file, str(error), "skipped"))
         return None
+    if frame.orientation != 1:
+        problems.append(turned(annotation.file, frame.orientation))
+    return path, frame
 
 
 def _record(
     image_id: int,
     path: Path,
-    size: tuple[int, int],
+    frame: Frame,
     annotation: _Annotation,
     labels: dict[str, int],
     problems: list[Problem],
@@ -204,16 +220,19 @@ def _record(
             continue
         if item.name not in labels:
             raise DataError(f"{where}: {one_line(UnknownNameError('class', item.name, labels))}")
-        box, fault = _box(item, size)
-        if fault:
-            problems.append(Problem(where, fault, "clipped" if box else "skipped"))
+        corners, fault = _corners(item)
+        if corners is None:
+            problems.append(Problem(where, fault, "skipped"))
+            continue
+        box = place_box(corners, frame, where, problems)
         if box:
             rows.append((box, labels[item.name]))
             difficult.append(item.difficult)
-    return make_record(path, image_id, size, rows, difficult=difficult)
+    return make_record(path, image_id, frame.size, rows, difficult=difficult)
 
 
-def _box(item: _Object, size: tuple[int, int]) -> tuple[Box | None, str]:
+def _corners(item: _Object) -> tuple[Box | None, str]:
+    """The continuous xyxy box in pixels, unclipped, or None and why there is none."""
     if not item.corners:
         return None, "no <bndbox>"
     try:
@@ -222,4 +241,4 @@ def _box(item: _Object, size: tuple[int, int]) -> tuple[Box | None, str]:
         return None, f"corner that is no number ({one_line(error)})"
     if x2 <= x1 or y2 <= y1:  # strictly a box of one pixel, in fact a stray click
         return None, f"box ({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g}) has no area"
-    return clip_box((x1 - 1, y1 - 1, x2, y2), size)
+    return (x1 - 1, y1 - 1, x2, y2), ""

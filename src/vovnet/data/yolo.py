@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from vovnet.data._common import (
     Box,
     Folder,
+    check_unique,
     clip_box,
     make_record,
     one_line,
@@ -20,18 +19,22 @@ from vovnet.data._common import (
 )
 from vovnet.data.images import IMAGE_SUFFIXES, image_size
 from vovnet.data.record import Dataset, Problem, Record
+from vovnet.data.yaml_file import read_yaml
 from vovnet.errors import DataError, ImageError
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
-_MAX_YAML_BYTES = 1_000_000
 _MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a set's images are: per split, folders of images and text files that list them."""
+    """Where a set's images are: per split, folders of images and text files that list them.
 
+    All lie below `home`; the lists are relative to `root`.
+    """
+
+    home: Path
     root: Path
     splits: dict[str, list[Path]]
     names: tuple[str, ...]
@@ -41,7 +44,7 @@ def find_yaml(source: Path) -> Path | None:
     """The `data.yaml` of a YOLO folder, or `source` itself if it is one."""
     if source.suffix.lower() in YAML_SUFFIXES:
         return source
-    return next((source / name for name in _YAML_NAMES if (source / name).is_file()), None)
+    return next((source / name for name in _YAML_NAMES if os.path.isfile(source / name)), None)
 
 
 def yolo_splits(source: Path) -> tuple[str, ...]:
@@ -59,11 +62,17 @@ def read_yolo(source: str | Path, split: str, names: Sequence[str] | None = None
     of the image as displayed, or "class x1 y1 x2 y2 x3 y3 …", a polygon, which is kept as
     segmentation beside its box. An image without label file has no objects.
 
+    What a `data.yaml` names must lie in the YAML's own folder, links resolved; what does not exist
+    counts as not named.
+
     Lines that cannot be used and images that cannot be read are left out, boxes are clipped, and
     each is told in `Dataset.problems`. Raises `DataError` for an unknown or empty split, a class
-    number without a name, files that leave the data folder, and bad YAML.
+    number without a name, a name that occurs twice, files and places that leave the data folder,
+    and bad YAML.
     """
     source = Path(source)
+    if not os.path.exists(source):
+        raise DataError(f"{one_line(source)}: no such file or folder; check the path")
     layout = _layout(source)
     names = layout.names or tuple(names or ())
     if not names:
@@ -91,32 +100,52 @@ def _layout(source: Path) -> _Layout:
 
 
 def _layout_of_yaml(file: Path) -> _Layout:
-    try:
-        config = yaml.safe_load(read_text(file, _MAX_YAML_BYTES))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{one_line(file)}: bad YAML ({one_line(error)}); mend it") from error
+    config = read_yaml(file)
     if not isinstance(config, dict):
         raise DataError(f"{one_line(file)}: not a mapping with train, val and names")
-    path = config.get("path")
-    root = file.parent / path if isinstance(path, str) else file.parent
-    root = root if root.is_dir() else file.parent
+    path, root = config.get("path"), file.parent
+    if isinstance(path, str) and os.path.isdir(file.parent / path):
+        root = _place(file, file.parent, path) or root
     splits: dict[str, list[Path]] = {}
     for split in ("train", "val", "valid", "test"):
         value = config.get(split)
         given = value if isinstance(value, list) else [value]
-        places = [_place(root, text) for text in given if isinstance(text, str) and text]
-        if places and all(place.exists() for place in places):
-            splits[split] = places
-    return _Layout(root, splits, _names(config, file))
+        places = [_place(file, root, text) for text in given if isinstance(text, str) and text]
+        found = [place for place in places if place is not None]
+        if found and len(found) == len(places):
+            splits[split] = found
+    return _Layout(file.parent, root, splits, _names(config, file))
 
 
-def _place(root: Path, text: str) -> Path:
-    place = root / text
+def _place(file: Path, root: Path, text: str) -> Path | None:
+    """What `text` in the YAML names, as a path below the YAML's folder; None if it is not there."""
+    home = file.parent
     # Roboflow writes "../train/images" for what lies beside its data.yaml.
-    return place if place.exists() else root / text.removeprefix("../")
+    places = [root / text, root / text.removeprefix("../")]
+    there = [place for place in places if os.path.exists(place)]
+    for place in filter(None, (_below(home, place) for place in there)):
+        if _below(home, _label_place(place, PurePosixPath(), home)[0]):
+            return place
+    if not there:
+        return None
+    raise DataError(
+        f"{one_line(file)}: {one_line(repr(text))}, or its labels, leave the folder of the YAML; "
+        "move the YAML into the folder that holds the images and labels, or give that folder"
+    )
 
 
-def _names(config: dict[str, Any], file: Path) -> tuple[str, ...]:
+def _below(home: Path, place: Path) -> Path | None:
+    """`place` as a path that begins with `home`; None if it is elsewhere, links resolved."""
+    for tidy in (os.path.abspath, os.path.realpath):
+        here, there = Path(tidy(home)), Path(tidy(place))
+        if there.is_relative_to(here):
+            found = home / there.relative_to(here)
+            inside = Path(os.path.realpath(found)).is_relative_to(os.path.realpath(home))
+            return found if inside else None
+    return None
+
+
+def _names(config: dict[Any, Any], file: Path) -> tuple[str, ...]:
     names, count = config.get("names"), config.get("nc")
     if names is None and isinstance(count, int) and 0 < count <= _MAX_CLASSES:
         return tuple(f"class_{label}" for label in range(count))
@@ -126,20 +155,33 @@ def _names(config: dict[str, Any], file: Path) -> tuple[str, ...]:
         names = [names[label] for label in range(len(names))]
     if not isinstance(names or [], list) or not all(isinstance(n, (str, int)) for n in names or ()):
         raise DataError(f"{one_line(file)}: names is not a list of class names")
-    return tuple(str(name) for name in names or ())
+    texts = tuple(str(name) for name in names or ())
+    check_unique(texts, file)
+    return texts
 
 
 def _layout_of_folder(root: Path) -> _Layout:
     splits: dict[str, list[Path]] = {}
+    if not os.path.isdir(root):
+        return _Layout(root, root, splits, ())
     for images in sorted([*root.glob("images/*"), *root.glob("*/images")]):
         split = images.name if images.parent.name == "images" else images.parent.name
-        if images.is_dir() and _label_place(images, PurePosixPath())[0].is_dir():
+        if images.is_dir() and _label_place(images, PurePosixPath(), root)[0].is_dir():
             splits[split] = [images]
     if not splits and (root / "images").is_dir() and (root / "labels").is_dir():
         splits["all"] = [root / "images"]
-    lists = (root / "classes.txt", root / "labels" / "classes.txt")
-    classes = next((read_text(path).splitlines() for path in lists if path.is_file()), [])
-    return _Layout(root, splits, tuple(name.strip() for name in classes if name.strip()))
+    return _Layout(root, root, splits, _classes(root))
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    """The names in a folder's `classes.txt`, one a line."""
+    for folder in (root, root / "labels"):
+        path = Folder(folder, root).find("classes.txt", one_line(root))
+        if path is not None:
+            names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+            check_unique(names, path)
+            return names
+    return ()
 
 
 def _files(
@@ -148,14 +190,15 @@ def _files(
     """Each image of the split with its label file, None where it has none."""
     folders: dict[Path, Folder] = {}
     for place in layout.splits[split]:
-        base = layout.root if place.is_file() else place
-        for name in _listed(place, base) if place.is_file() else _walked(place):
-            path = folders.setdefault(base, Folder(base, layout.root)).find(name, f"split {split}")
+        is_list = os.path.isfile(place)
+        base = layout.root if is_list else place
+        for name in _listed(place, base) if is_list else _walked(place):
+            path = folders.setdefault(base, Folder(base, layout.home)).find(name, f"split {split}")
             if path is None:
                 problems.append(Problem(place.name, f"no such file {one_line(name)}", "skipped"))
                 continue
-            labels, label = _label_place(base, PurePosixPath(name))
-            folder = folders.setdefault(labels, Folder(labels, layout.root))
+            labels, label = _label_place(base, PurePosixPath(name), layout.home)
+            folder = folders.setdefault(labels, Folder(labels, layout.home))
             yield path, folder.find(str(label), one_line(name))
 
 
@@ -176,20 +219,21 @@ def _walked(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _label_place(base: Path, image: PurePosixPath) -> tuple[Path, PurePosixPath]:
-    """The folder of labels and the label file in it, for `image` below `base`.
+def _label_place(base: Path, image: PurePosixPath, home: Path) -> tuple[Path, PurePosixPath]:
+    """The folder of labels and the label file in it, for `image` below `base`, itself below `home`.
 
-    The last "images" of the path becomes "labels"; without one, labels lie beside their images.
+    The last "images" of the path below `home` becomes "labels"; without one, labels lie beside
+    their images.
     """
     label = image.with_suffix(".txt") if image.name else image
-    for path in (label, base):
+    for path in (label, base.relative_to(home)):
         parts = list(path.parts)
         if "images" in parts:
             parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
             break
     else:
         return base, label
-    return (base, PurePosixPath(*parts)) if path is label else (Path(*parts), label)
+    return (base, PurePosixPath(*parts)) if path is label else (home.joinpath(*parts), label)
 
 
 def _record(

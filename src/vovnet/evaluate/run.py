@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from vovnet.data.images import load_image
+from vovnet.data.images import open_image
 from vovnet.data.record import Dataset, Record
 from vovnet.detections import Detections
 from vovnet.errors import DataError
@@ -35,18 +35,22 @@ def detect_records(
     """
     results: list[Detections] = []
     remaining = iter(records)
+    side = max(detector.input_spec.size)
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(_load, remaining, batch)
-        while images := coming.result():
-            coming = pool.submit(_load, remaining, batch)
-            results += detector.detect(images, conf, iou)
+        coming = pool.submit(_load, remaining, batch, side)
+        while opened := coming.result():
+            coming = pool.submit(_load, remaining, batch, side)
+            images, sizes = zip(*opened, strict=True)
+            results += detector.detect(images, conf, iou, sizes)
             if on_images:
                 on_images(len(images))
     return results
 
 
-def _load(records: Iterable[Record], count: int) -> list[Image.Image]:
-    return [load_image(record.path) for record in islice(records, count)]
+def _load(
+    records: Iterable[Record], count: int, side: int
+) -> list[tuple[Image.Image, tuple[int, int]]]:
+    return [open_image(record.path, shrink_to=side) for record in islice(records, count)]
 
 
 def evaluate(

@@ -4,39 +4,43 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from vovnet.errors import VovnetError
 from vovnet.lab.count import count
 from vovnet.models import create_model, default_num_classes
+from vovnet.models.cifar import CifarNet
+from vovnet.models.detector import Detector
 
 
 def count_models(
     names: Iterable[str],
-    imgsz: int,
+    imgsz: int | None = None,
     *,
     num_classes: int | None = None,
     stem: Literal["pooled", "strided"] | None = None,
     batch: int = 1,
 ) -> list[dict[str, Any]]:
-    """One row per model, for `batch` images of imgsz×imgsz pixels in float32.
+    """One row per model, for `batch` images of imgsz×imgsz pixels (default: the model's own).
 
     Raises `VovnetError` if a model cannot be built, or cannot take images of that size.
     """
-    if imgsz < 1 or batch < 1:
+    if (imgsz is not None and imgsz < 1) or batch < 1:
         raise VovnetError(f"--imgsz {imgsz} --batch {batch}: both must be at least 1")
     rows = []
     for name in names:
         # Shapes are all that is counted: initialising a hundred million numbers takes a while.
         with torch.device("meta"):
             model = create_model(name, num_classes, stem=stem)
+        side = imgsz or _own_side(model)
         try:
-            counts = count(model, (imgsz, imgsz), batch=batch)
+            counts = count(model, (side, side), batch=batch)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise VovnetError(f"{name}: cannot take {imgsz} pixels: {reason}") from None
+            raise VovnetError(f"{name}: cannot take {side} pixels: {reason}") from None
         row = {
             "model": name,
-            "imgsz": imgsz,
+            "imgsz": side,
             "num_classes": default_num_classes(name) if num_classes is None else num_classes,
             "params": counts.params,
             "macs": counts.macs,
@@ -48,3 +52,9 @@ def count_models(
         }
         rows.append(row)
     return rows
+
+
+def _own_side(model: nn.Module) -> int:
+    if isinstance(model, Detector):
+        return model.input_spec.size[0]
+    return 32 if isinstance(model, CifarNet) else 224

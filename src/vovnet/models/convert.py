@@ -6,6 +6,7 @@ adds the identity that the paper's V1 has not, and the released V2 gates every m
 where timm gates a stage's last.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vovnet.errors import WeightsError
+from vovnet.files import write_atomically
 from vovnet.models import create_model, vovnet
-from vovnet.models.weights import save_tensors, write_atomically
+from vovnet.models.weights import load_metadata, save_tensors
 
 Dialect = Literal["ours", "timm", "official"]
 Tensors = dict[str, Tensor]
@@ -61,7 +63,14 @@ def convert(source: Path, destination: Path, to: Dialect = "ours") -> Converted:
     """
     tensors = read_tensors(source)
     dialect, timm = to_timm(tensors)
-    model, settings, num_classes = identify(timm, dialect, str(source))
+    told = _told_by_metadata(source) if dialect != "official" else None
+    if told is not None:
+        dialect, (model, settings, num_classes) = "ours", told
+    else:
+        model, settings, num_classes = identify(timm, dialect, str(source))
+    # Frozen norms are saved without their step counter.
+    counters = {k: torch.zeros((), dtype=torch.int64) for k in _shapes(model) if _is_counter(k)}
+    timm = counters | timm
     result = Converted(dialect, model, settings, num_classes, len(timm))
     if to == "ours":
         metadata = {"model": model, "settings": settings, "num_classes": num_classes}
@@ -72,11 +81,31 @@ def convert(source: Path, destination: Path, to: Dialect = "ours") -> Converted:
     return result
 
 
+def _told_by_metadata(path: Path) -> tuple[str, dict[str, Any], int] | None:
+    """Model, settings and classes as an earlier conversion wrote them, if the file is one of ours.
+
+    They tell apart what no tensor does: the stem and the identity.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        facts = load_metadata(path)
+        return facts["model"], facts["settings"], facts["num_classes"]
+    except (WeightsError, KeyError):
+        return None
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
 def read_tensors(path: Path) -> Tensors:
     """The tensors of a .safetensors file, or of a .pth that holds nothing but tensors.
 
     A .pth goes through torch's restricted loader, which runs no code of the file.
     """
+    if not os.path.isfile(path):
+        raise WeightsError(f"{path}: no such weights file; check the path")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -95,7 +124,8 @@ def read_tensors(path: Path) -> Tensors:
 def to_timm(tensors: Mapping[str, Tensor]) -> tuple[Dialect, Tensors]:
     """The dialect of some tensors' names, and the tensors under timm's; others are left out."""
     if any(key.startswith("backbone.stages.") for key in tensors):
-        renamed = {k.removeprefix("backbone."): v for k, v in tensors.items()}
+        mine = {k: v for k, v in tensors.items() if k.startswith(("backbone.", "head."))}
+        renamed = {k.removeprefix("backbone."): v for k, v in mine.items()}
         return "ours", {re.sub(r"^head\.", "head.fc.", k): v for k, v in renamed.items()}
     bare = {_without_prefix(k): v for k, v in tensors.items()}
     if not any("/" in key for key in bare):
@@ -161,7 +191,7 @@ def identify(
     nearest: tuple[int, str, list[str], list[str]] | None = None
     for name in _candidates(dialect):
         own = _shapes(name)
-        wrong = sorted(k for k in own if body.get(k) != own[k])
+        wrong = sorted(k for k in own if body.get(k, _absent(k)) != own[k])
         extra = sorted(body.keys() - own.keys())
         if not wrong and not extra:
             released_v1 = dialect == "official" and vovnet.SPECS[name].stem == "pooled"
@@ -177,6 +207,11 @@ def identify(
         f"or of another shape ({', '.join(wrong[:10])}) and {len(extra)} are extra "
         f"({', '.join(extra[:10])})"
     )
+
+
+def _absent(key: str) -> torch.Size | None:
+    """What stands for a missing tensor: a step counter is a scalar that is easily made."""
+    return torch.Size(()) if _is_counter(key) else None
 
 
 def _candidates(dialect: Dialect) -> list[str]:

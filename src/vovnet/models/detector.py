@@ -74,12 +74,26 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def detect(
-        self, images: Sequence[Image.Image], conf: float = 0.25, iou: float = 0.6
+        self,
+        images: Sequence[Image.Image],
+        conf: float = 0.25,
+        iou: float = 0.6,
+        whole_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Detections]:
-        """Detections of RGB images of any sizes, in pixels of each, run as one batch."""
+        """Detections of RGB images of any sizes, in pixels of each, run as one batch.
+
+        `whole_sizes` gives the (height, width) of images that were decoded smaller than they are;
+        boxes are in pixels of the whole. Raises ValueError in training mode, whose batch
+        statistics would be changed and would give other results.
+        """
+        if self.training:
+            raise ValueError("call .eval() before detect()")
         if not images:
             return []
-        prepared = [self.input_spec.prepare(image) for image in images]
+        sizes = whole_sizes or [(image.height, image.width) for image in images]
+        prepared = [
+            self.input_spec.prepare(image, size) for image, size in zip(images, sizes, strict=True)
+        ]
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in prepared]))
         device = next(self.network.parameters()).device
         outputs = self.network(self.input_spec.normalize(pixels.to(device)))

@@ -1,6 +1,7 @@
 """How an image becomes a network's input, and how boxes find their way back."""
 
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from vovnet.errors import VovnetError
+
+_LARGEST = 8192  # pixels; more is a mistake, or a file that means harm
 
 
 class Placement(NamedTuple):
@@ -45,6 +48,19 @@ class InputSpec:
     pad: int = 114
     multiple: int | None = None
 
+    def __post_init__(self) -> None:
+        pair = isinstance(self.size, tuple) and len(self.size) == 2
+        if not (pair and all(isinstance(v, int) and 0 < v <= _LARGEST for v in self.size)):
+            raise VovnetError(f"input size {self.size}: must be two whole numbers in 1..{_LARGEST}")
+        if self.fit not in ("warp", "letterbox"):
+            raise VovnetError(f"input fit {self.fit!r}: must be warp or letterbox")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            numbers = isinstance(values, tuple) and len(values) == 3
+            if not (numbers and all(isinstance(v, int | float) and isfinite(v) for v in values)):
+                raise VovnetError(f"input {name} {values}: must be three finite numbers")
+        if min(self.std) <= 0:
+            raise VovnetError(f"input std {self.std}: must be above 0")
+
     def with_side(self, side: int, model: str) -> "InputSpec":
         """The same for side×side inputs; raises `VovnetError` for a size `model` cannot take."""
         if self.multiple is None and (side, side) != self.size:
@@ -67,14 +83,19 @@ class InputSpec:
         }
         return cls(**plain)
 
-    def prepare(self, image: Image.Image) -> tuple[np.ndarray, Placement]:
-        """An RGB image to the input's uint8 H×W×3 pixels and its placement."""
+    def prepare(
+        self, image: Image.Image, whole: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, Placement]:
+        """An RGB image to the input's uint8 H×W×3 pixels and its placement.
+
+        `whole` is the (height, width) of the image where `image` is a smaller copy of it; boxes
+        then lead back to the whole.
+        """
         height, width = self.size
+        whole_h, whole_w = whole or (image.height, image.width)
         if self.fit == "warp":
             pixels = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-            place = Placement(
-                width / image.width, height / image.height, 0.0, 0.0, image.height, image.width
-            )
+            place = Placement(width / whole_w, height / whole_h, 0.0, 0.0, whole_h, whole_w)
             return np.asarray(pixels), place
         scale = min(width / image.width, height / image.height)
         new_w = max(1, round(image.width * scale))
@@ -83,9 +104,7 @@ class InputSpec:
         canvas = np.full((height, width, 3), self.pad, dtype=np.uint8)
         small = image.resize((new_w, new_h), Image.Resampling.BILINEAR, reducing_gap=2.0)
         canvas[top : top + new_h, left : left + new_w] = np.asarray(small)
-        place = Placement(
-            new_w / image.width, new_h / image.height, left, top, image.height, image.width
-        )
+        place = Placement(new_w / whole_w, new_h / whole_h, left, top, whole_h, whole_w)
         return canvas, place
 
     def normalize(self, pixels: Tensor) -> Tensor:

@@ -3,17 +3,18 @@
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from vovnet.device import usable_device
 from vovnet.errors import UnknownNameError, VovnetError, WeightsError
+from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.input_spec import InputSpec
@@ -29,26 +30,6 @@ SHIPPED = {
 }
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old one or the whole new one, never a part.
-
-    Raises `VovnetError` if the disk is full or the folder cannot be written; the old file stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):  # there may be none
-            temporary.unlink()
-        kept = "; the previous file is kept" if path.exists() else ""
-        raise VovnetError(f"{path}: cannot write: {error.strerror}{kept}") from None
-
-
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and JSON metadata as one safetensors file, atomically."""
     plain = {k: v.detach().contiguous() for k, v in tensors.items()}
@@ -61,14 +42,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises `WeightsError` if the file is missing, is no safetensors file (pickled checkpoints are
     refused: loading one runs the code inside it), or carries no metadata of ours.
     """
-    if not path.is_file():
+    return _read(path, with_tensors=True)
+
+
+def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not os.path.isfile(path):
         raise WeightsError(
             f"{path}: no such weights file, nor a shipped name: {', '.join(SHIPPED)}"
         )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {k: file.get_tensor(k) for k in file.keys() if with_tensors}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: {_why_unreadable(path, error)}") from None
     if _KEY not in metadata:
@@ -84,7 +69,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def load_metadata(path: Path) -> dict[str, Any]:
     """The metadata alone; raises like `load_tensors`."""
-    return load_tensors(path)[1]
+    return _read(path, with_tensors=False)[1]
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
@@ -102,7 +87,7 @@ def weights_path(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if text in SHIPPED:
         return SHIPPED[text]
-    if not Path(text).exists() and "/" not in text and not text.endswith(".safetensors"):
+    if not os.path.exists(text) and "/" not in text and not text.endswith(".safetensors"):
         raise UnknownNameError("weights", text, SHIPPED)
     return Path(text)
 
@@ -122,8 +107,9 @@ def shipped_rows(pattern: str) -> list[dict[str, Any]]:
     for name, path in SHIPPED.items():
         if fnmatchcase(name, pattern):
             metadata = load_metadata(path)
-            keys = ("licence", "metrics", "command")
-            rows.append({"name": name, **{key: metadata.get(key) for key in keys}})
+            metrics = metadata.get("metrics", {})
+            row = {key: metrics.get(key) for key in ("map_50", "map_50_95")}
+            rows.append({"name": name, **row, "licence": metadata.get("licence")})
     return rows
 
 
@@ -167,9 +153,10 @@ def load_detector(
     name = metadata.get("model")
     if model is not None and name != model:
         raise WeightsError(f"{path}: holds weights for {name}, not for {model}; leave out --model")
-    if not isinstance(name, str) or not isinstance(metadata.get("names"), list):
+    names = metadata.get("names")
+    if not (isinstance(name, str) and _are_names(names)):
         raise WeightsError(f"{path}: its metadata names no model or classes; is it a run's state?")
-    detector = create_detector(name, tuple(metadata["names"]))
+    detector = create_detector(name, tuple(names))
     load_network(detector, tensors, str(path))
     detector.metadata = metadata
     if "input" in metadata:
@@ -178,26 +165,21 @@ def load_detector(
         detector.input_spec = detector.input_spec.with_side(imgsz, name)
     if fuse:
         fuse_norms(detector.network.eval())
-    return detector.eval().to(_device(device)).to(memory_format=torch.channels_last)
+    return detector.eval().to(usable_device(device)).to(memory_format=torch.channels_last)
+
+
+def _are_names(names: Any) -> TypeGuard[list[str]]:
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return texts and 0 < len(names) == len(set(names))
 
 
 def _input_spec(values: Any, path: Path) -> InputSpec:
     try:
         return InputSpec.from_dict(values)
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, VovnetError) as error:
         raise WeightsError(
             f"{path}: its input spec is not understood ({error}); is it of a newer vovnet?"
         ) from None
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device).cpu()  # "meta" exists, but holds no numbers
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0].partition(". ")[0]
-        raise VovnetError(f"--device {name}: not usable here ({reason}); try cpu") from None
-    return device
 
 
 def load_network(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> None:

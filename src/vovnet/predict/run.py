@@ -1,5 +1,6 @@
 """Files through a detector, one row per file, the bad ones with their reason."""
 
+import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -7,18 +8,22 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from vovnet.data.images import load_image
+from vovnet.data.images import open_image
 from vovnet.detections import Detections
 from vovnet.errors import VovnetError
+from vovnet.files import write_atomically
 from vovnet.models.detector import Detector
-from vovnet.models.weights import write_atomically
 from vovnet.predict.draw import draw_detections
 
 _AHEAD = 2  # images decoded before their turn
+_Opened = tuple[Image.Image, tuple[int, int]]  # the picture and its (height, width) when whole
 
 
 class Row(NamedTuple):
-    """One file's outcome: its detections, or the error that says why there are none."""
+    """One file's outcome: its detections, or the error that says why there are none.
+
+    Both are there if the file was read but its annotated picture could not be written.
+    """
 
     path: Path
     detections: Detections | None
@@ -31,6 +36,8 @@ class Row(NamedTuple):
         if self.detections is None:
             return row | {"error": self.error, "detections": []}
         height, width = self.detections.image_size or (None, None)
+        if self.error is not None:
+            row["error"] = self.error
         return row | {
             "height": height,
             "width": width,
@@ -53,23 +60,32 @@ def predict_files(
     the same name from different folders get a number.
     """
     taken: set[str] = set()
-    for path, image in _decoded_ahead(paths):
-        if isinstance(image, VovnetError):
-            yield Row(path, None, str(image))
+    # Only a picture that is drawn on is needed whole.
+    shrink_to = max(detector.input_spec.size) if out is None else None
+    for path, opened in _decoded_ahead(paths, shrink_to):
+        if isinstance(opened, VovnetError):
+            yield Row(path, None, str(opened))
             continue
-        detections = detector.detect([image], conf, iou)[0]
+        image, size = opened
+        detections = detector.detect([image], conf, iou, [size])[0]
         drawn = None
         if out is not None:
             drawn = out / _free_name(path.stem, taken)
-            write_picture(drawn, draw_detections(image, detections))
+            try:
+                write_picture(drawn, draw_detections(image, detections))
+            except VovnetError as error:
+                yield Row(path, detections, str(error))
+                continue
         yield Row(path, detections, drawn=drawn)
 
 
-def _decoded_ahead(paths: Iterable[Path]) -> Iterator[tuple[Path, Image.Image | VovnetError]]:
+def _decoded_ahead(
+    paths: Iterable[Path], shrink_to: int | None
+) -> Iterator[tuple[Path, _Opened | VovnetError]]:
     waiting: list[tuple[Path, Future]] = []
     with ThreadPoolExecutor(1) as pool:
         for path in paths:
-            waiting.append((path, pool.submit(_load, path)))
+            waiting.append((path, pool.submit(_load, path, shrink_to)))
             if len(waiting) > _AHEAD:
                 first, future = waiting.pop(0)
                 yield first, future.result()
@@ -77,9 +93,9 @@ def _decoded_ahead(paths: Iterable[Path]) -> Iterator[tuple[Path, Image.Image | 
             yield first, future.result()
 
 
-def _load(path: Path) -> Image.Image | VovnetError:
+def _load(path: Path, shrink_to: int | None) -> _Opened | VovnetError:
     try:
-        return load_image(path)
+        return open_image(path, shrink_to=shrink_to)
     except VovnetError as error:
         return error
 
@@ -95,8 +111,6 @@ def _free_name(stem: str, taken: set[str]) -> str:
 
 def write_picture(path: Path, image: Image.Image) -> None:
     """Write a PNG atomically; raises `VovnetError` if that cannot be done."""
-    import io
-
     data = io.BytesIO()
     image.save(data, "PNG")
     write_atomically(path, data.getvalue())

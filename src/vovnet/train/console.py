@@ -41,7 +41,13 @@ def train_in_console(
             console.print(text, soft_wrap=True, highlight=False)
 
         return run_training(
-            recipe, folder, resume=resume, device=device, on_step=on_step, on_row=on_row
+            recipe,
+            folder,
+            resume=resume,
+            device=device,
+            on_step=on_step,
+            on_row=on_row,
+            on_note=lambda line: console.print(line, soft_wrap=True, highlight=False),
         )
 
 

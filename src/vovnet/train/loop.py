@@ -27,7 +27,7 @@ from vovnet.train.schedule import learning_rate
 
 
 class DivergedError(VovnetError):
-    """A loss term became NaN or infinite."""
+    """A loss term or a gradient became NaN or infinite."""
 
 
 @dataclass
@@ -63,18 +63,20 @@ class EpochReport:
 
 
 StepHook = Callable[[EpochReport, int], None]  # (epoch so far, steps in the epoch)
-EpochHook = Callable[[EpochReport, Detector], None]  # called with the averaged weights in place
+# Called with the averaged detector, before the epoch counts as done: a run that is killed here
+# does the epoch again.
+EpochHook = Callable[[EpochReport, Detector], None]
 
 
 def wants_bf16(amp: str, device: torch.device) -> bool:
     """Whether to train under bf16 autocast: asked for, or "auto" where the device computes in it.
 
-    Emulated bf16 (plain AVX-512) is slower than float32, hence the question to the processor.
+    Emulated bf16 (plain AVX-512, older GPUs) is slower than float32, hence the question.
     """
     if amp != "auto":
         return amp == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -90,6 +92,8 @@ class Run:
     optimizers: tuple[torch.optim.Optimizer, ...]
     batches: EpochBatches
     progress: Progress
+    device: torch.device
+    bf16: bool
 
     @property
     def state_path(self) -> Path:
@@ -110,8 +114,9 @@ def train(
     """Train `detector` on `dataset` and leave everything in `folder`; returns the last weights.
 
     After every epoch `weights/last.safetensors` holds the averaged weights and `state.safetensors`
-    the resumable state; with `resume` a run goes on from the latter, bit for bit on CPU. Raises
-    `DivergedError` naming the loss term that became NaN or infinite.
+    the resumable state; with `resume` a run goes on from the latter, bit for bit on the same CPU
+    with the same number of threads. Raises `DivergedError` naming the loss term that became NaN
+    or infinite.
     """
     torch.manual_seed(recipe.seed)
     detector.train().to(memory_format=torch.channels_last)
@@ -128,6 +133,8 @@ def train(
         save_detector(
             last, averaged, recipe=recipe.to_dict(), epoch=epoch + 1, data_names=dataset.names
         )
+        if on_epoch:
+            on_epoch(report, averaged)
         save_state(
             run.state_path,
             run.progress,
@@ -136,8 +143,6 @@ def train(
             run.optimizers,
             recipe.to_dict(),
         )
-        if on_epoch:
-            on_epoch(report, averaged)
     return last
 
 
@@ -155,14 +160,16 @@ def _start(detector: Detector, dataset: Dataset, recipe: Recipe, folder: Path) -
     )
     average = WeightAverage(detector.network, recipe.ema_decay)
     optimizers = make_optimizers(detector.network, recipe)
-    return Run(detector, recipe, folder, average, optimizers, batches, Progress(0, 0))
+    device = next(detector.parameters()).device
+    bf16 = wants_bf16(recipe.amp, device)
+    return Run(detector, recipe, folder, average, optimizers, batches, Progress(0, 0), device, bf16)
 
 
 def _samples(
     dataset: Dataset, recipe: Recipe, size: int, fit: Literal["warp", "letterbox"]
 ) -> TrainSamples:
     # Half as large again as the input: zooming in still finds detail.
-    cache = ImageCache(dataset.records, longest=round(1.5 * size))
+    cache = ImageCache(dataset.records, longest=round(1.5 * size), budget=_free_memory() / 2)
     augment: SSDAugment | ZoomAugment
     if recipe.augment == "ssd":
         augment = SSDAugment(recipe.flip, recipe.vertical_flip)
@@ -207,13 +214,13 @@ def _train_epoch(
             warmup=run.recipe.warmup,
             final=run.recipe.final_lr,
         )
-        losses = _train_step(run, batch, report.lr)
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"loss term {name!r} became {value} in epoch {epoch + 1}, step {step + 1}, at "
-                    f"lr {report.lr:.2g}; start again with a lower --lr"
-                )
+        try:
+            losses = _train_step(run, batch, report.lr)
+        except DivergedError as error:
+            raise DivergedError(
+                f"{error} in epoch {epoch + 1}, step {step + 1}, at lr {report.lr:.2g}; "
+                "start again with a lower --lr"
+            ) from None
         report.add(losses, len(batch.targets))
         waiting = time.perf_counter()
         report.seconds = waiting - start
@@ -223,24 +230,28 @@ def _train_epoch(
 
 
 def _train_step(run: Run, batch: Batch, lr: float) -> dict[str, float]:
-    """One optimiser step; returns the loss terms as numbers."""
+    """One optimiser step; returns the loss terms as numbers.
+
+    Raises `DivergedError` before the weights, still good, are touched.
+    """
     for group in (g for optimizer in run.optimizers for g in optimizer.param_groups):
         group["lr"] = lr
-    device = next(run.detector.parameters()).device
-    images = run.detector.input_spec.normalize(batch.pixels.to(device))
-    targets = [Target(t.boxes.to(device), t.labels.to(device)) for t in batch.targets]
-    bf16 = wants_bf16(run.recipe.amp, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    images = run.detector.input_spec.normalize(batch.pixels.to(run.device))
+    targets = [Target(t.boxes.to(run.device), t.labels.to(run.device)) for t in batch.targets]
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
         outputs = run.detector(images)
     losses = run.detector.loss(outputs, targets, (images.shape[2], images.shape[3]))
-    _total(losses).backward()
-    nn.utils.clip_grad_norm_(run.detector.network.parameters(), run.recipe.clip)
     values = {name: float(value.detach()) for name, value in losses.items()}
-    # A step with a NaN would poison weights that are still good: leave them for the error message.
-    if all(math.isfinite(value) for value in values.values()):
-        for optimizer in run.optimizers:
-            optimizer.step()
-        run.average.update(run.detector.network)
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"loss term {name!r} became {value}")
+    _total(losses).backward()
+    norm = float(nn.utils.clip_grad_norm_(run.detector.network.parameters(), run.recipe.clip))
+    if not math.isfinite(norm):
+        raise DivergedError(f"the gradient's norm became {norm}")
+    for optimizer in run.optimizers:
+        optimizer.step()
+    run.average.update(run.detector.network)
     run.detector.zero_grad(set_to_none=True)
     return values
 
@@ -262,6 +273,16 @@ def report_row(report: EpochReport, metrics: dict[str, Any]) -> dict[str, Any]:
         "memory_mb": _resident_mb(),
         **metrics,
     }
+
+
+def _free_memory() -> float:
+    """Bytes that programs can still take; without limit where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable")), None)
+    return math.inf if kilobytes is None else 1024.0 * int(kilobytes)
 
 
 def _resident_mb() -> int | None:

@@ -7,8 +7,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
-
+from vovnet.data.yaml_file import read_yaml
 from vovnet.errors import UnknownNameError, VovnetError
 
 
@@ -72,7 +71,8 @@ _KINDS: dict[str, Any] = {field.name: field.type for field in fields(Recipe)}
 
 # What suits a model where neither recipe nor command line says otherwise.
 _SSD_STYLE = {"augment": "ssd", "batch": 8, "resolution": (), "lr": 4e-3}
-MODEL_DEFAULTS: dict[str, dict[str, Any]] = {"dsod300-vovnet27_slim": _SSD_STYLE}
+_SSD_FAMILIES = ("dsod300", "dsod300_plain", "refinedet320", "refinedet512")
+FAMILY_DEFAULTS: dict[str, dict[str, Any]] = dict.fromkeys(_SSD_FAMILIES, _SSD_STYLE)
 
 
 # How a field's type is called to somebody who writes YAML.
@@ -89,6 +89,7 @@ _WORDS: dict[Any, str] = {
     tuple[tuple[float, int], ...]: "a list of [share of the run, side in pixels]",
 }
 _AT_LEAST = {"epochs": 1, "batch": 1, "imgsz": 1, "warmup": 0, "val_every": 0, "workers": 0}
+_AT_LEAST_0 = ("weight_decay", "aspect")
 _ABOVE_0 = ("lr", "clip")
 _SHARES = ("final_lr", "ema_decay", "flip", "vertical_flip", "mosaic")
 
@@ -126,15 +127,18 @@ def _check_ranges(recipe: Recipe) -> None:
     rules = [(key, f"at least {least}", least, math.inf) for key, least in _AT_LEAST.items()]
     rules += [(key, "above 0", math.ulp(0.0), math.inf) for key in _ABOVE_0]
     rules += [(key, "within 0..1", 0, 1) for key in _SHARES]
-    rules += [("weight_decay", "at least 0", 0, math.inf), ("seed", "within 0..2^63", 0, 2**63)]
+    rules += [(key, "at least 0", 0, math.inf) for key in _AT_LEAST_0]
+    rules += [("seed", "within 0..2^63", 0, 2**63)]
     for key, words, low, high in rules:
         value = values[key]
         numbers = value if isinstance(value, tuple) else () if value is None else (value,)
         if not all(low <= number <= high for number in numbers):
             raise VovnetError(f"recipe: {key} is {_plain(value)}; it must be {words}")
     low, high = recipe.zoom
-    if not 0 < low <= high:
-        raise VovnetError(f"recipe: zoom is [{low}, {high}]; it must be above 0 and rising")
+    if not 0 < low <= high <= 100:
+        raise VovnetError(
+            f"recipe: zoom is [{low}, {high}]; it must be above 0, at most 100, and rising"
+        )
 
 
 def _check_resolution(steps: tuple[tuple[float, int], ...]) -> None:
@@ -179,18 +183,13 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
     if missing:
         raise VovnetError(f"recipe: {' and '.join(missing)} not given; add --{missing[0]}")
     given = {key: _meant(key, value) for key, value in values.items()}
-    return Recipe(**MODEL_DEFAULTS.get(str(given["model"]), {}) | given)
+    family = str(given["model"]).partition("-")[0]
+    return Recipe(**FAMILY_DEFAULTS.get(family, {}) | given)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The values of a YAML recipe; raises `VovnetError` naming the file if it is not a mapping."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VovnetError(f"{path}: {error.strerror}; give an existing recipe") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        raise VovnetError(f"{path}: not a YAML recipe: {detail}") from None
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise VovnetError(f"{path}: a recipe is a list of `key: value` lines")
     return values

@@ -10,7 +10,6 @@ RUN/weights/best.safetensors    the best by map_50_95, when there is validation 
 import csv
 import dataclasses
 import io
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ import torch
 import yaml
 
 from vovnet.data.open import merge_datasets, open_dataset, parse_source
-from vovnet.data.record import Dataset
+from vovnet.data.record import Dataset, problem_lines
+from vovnet.device import usable_device
 from vovnet.errors import VovnetError
 from vovnet.evaluate.run import evaluate
+from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
-from vovnet.models.weights import _device, write_atomically
 from vovnet.train.loop import EpochReport, StepHook, report_row, train
 from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
 
@@ -58,13 +58,18 @@ def run_training(
     device: str = "cpu",
     on_step: StepHook | None = None,
     on_row: RowHook | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train by `recipe` into `folder`, or go on with the run that is there.
 
-    Returns the last line of results.csv. `on_row` gets each line as it is written.
+    Returns the last line of results.csv. `on_row` gets each line as it is written, `on_note` what
+    was found wrong with the annotations.
     """
-    target = _device(device)  # before the data, which can take minutes to read
+    target = usable_device(device)  # before the data, which can take minutes to read
     dataset = open_training_data(recipe)
+    if on_note:
+        for line in problem_lines(dataset):
+            on_note(line)
     detector = _detector(recipe, dataset).to(target)
     truth = _validation_data(recipe, detector)
     config = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
@@ -126,16 +131,17 @@ class _Results:
         """Append an epoch's row, dropping rows of epochs that are being done again."""
         self.rows = [r for r in self.rows if int(r["epoch"]) < row["epoch"]]
         earlier = [float(r["map_50_95"]) for r in self.rows if r.get("map_50_95")]
+        score = row.get("map_50_95")
+        if score is not None and score > max(earlier, default=-1.0):
+            weights = self.folder / "weights"
+            last = (weights / "last.safetensors").read_bytes()
+            write_atomically(weights / "best.safetensors", last)
         self.rows.append(row)
         text = io.StringIO()
         writer = csv.DictWriter(text, list(row), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_atomically(self.path, text.getvalue().encode())
-        score = row.get("map_50_95")
-        if score is not None and score > max(earlier, default=-1.0):
-            weights = self.folder / "weights"
-            shutil.copyfile(weights / "last.safetensors", weights / "best.safetensors")
         return row
 
 
