@@ -12,8 +12,11 @@ from vovnet.lab import environment
 from vovnet.models.weights import SHIPPED, load_detector, load_tensors, save_detector
 
 
-def publish(run: Path, name: str, val: str, licence: str, command: str) -> dict:
-    """Write the weights of `run` as the shipped `name`; returns the metrics stored with them."""
+def publish(run: Path, name: str, val: str, licence: str, command: str, imgsz: int | None) -> dict:
+    """Write the weights of `run` as the shipped `name`; returns the metrics stored with them.
+
+    `imgsz` is the input side they ship with, if not the run's own.
+    """
     last = run / "weights" / "last.safetensors"
     path = SHIPPED[name]
     training = load_tensors(last)[1]
@@ -24,10 +27,10 @@ def publish(run: Path, name: str, val: str, licence: str, command: str) -> dict:
         "epochs_done": training["epoch"],
         "category_ids": list(range(1, len(training["names"]) + 1)),
     }
-    save_detector(path, load_detector(last), half=True, **facts)
+    save_detector(path, load_detector(last, imgsz=imgsz), half=True, **facts)
     # Measured on the file as it ships, then written into it.
     metrics = _measure(path, val)
-    save_detector(path, load_detector(last), half=True, **facts, metrics=metrics)
+    save_detector(path, load_detector(last, imgsz=imgsz), half=True, **facts, metrics=metrics)
     return metrics
 
 
@@ -38,8 +41,9 @@ def _measure(path: Path, val: str) -> dict:
     machine = environment()
     return {
         **{k: figures[k] for k in ("map_50", "map_50_95", "voc07_ap", "images")},
+        "imgsz": detector.input_spec.size[0],
         "command": f"vovnet val --data {source} --split {split} --weights {path.stem} --json",
-        "cpu": machine["cpu"]["model"],
+        "cpu": f"{machine['cpu']['model']}, {machine['cpu']['capability']}",
         "torch": machine["versions"]["torch"],
     }
 
@@ -52,8 +56,10 @@ def main() -> None:
     parser.add_argument("--val", required=True, metavar="DATA@SPLIT")
     parser.add_argument("--licence", required=True)
     parser.add_argument("--train-command", required=True)
+    parser.add_argument("--imgsz", type=int)
     given = parser.parse_args()
-    print(publish(given.run, given.name, given.val, given.licence, given.train_command))
+    command = given.train_command
+    print(publish(given.run, given.name, given.val, given.licence, command, given.imgsz))
     print(SHIPPED[given.name])
 
 
