@@ -407,7 +407,7 @@ def test_datasets_that_cannot_be_used(refused, make_voc, nano, tmp_path):
         (["--model", "vovnet39"], "unknown detector 'vovnet39'"),
         (["--name", "../x"], "give a plain name"),
         (["--val", "nowhere"], "nowhere: no such file"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--config", "bad.yaml"], "unknown recipe key 'epoch'. Did you mean epochs"),
         (["--config", "odd.yaml"], "recipe: mosaic is 0.5"),
         (["--resume", "."], "no state.safetensors to resume from"),

@@ -113,6 +113,30 @@ def test_boxes_follow_their_pixels_into_a_mosaic(parts, flip, seed):
     check_places(result)
 
 
+def four_objects() -> Sample:
+    """A grey image with a rectangle of every colour, apart from each other."""
+    boxes = [(8, 8, 50, 38), (66, 12, 112, 40), (12, 52, 48, 84), (70, 50, 110, 80)]
+    parts = [painted(box, colour) for colour, box in enumerate(boxes)]
+    pixels = parts[0].pixels
+    for box, part in zip(boxes, parts, strict=True):
+        pixels[box[1] : box[3], box[0] : box[2]] = part.pixels[box[1] : box[3], box[0] : box[2]]
+    return Sample(
+        pixels, *(np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[1:])
+    )
+
+
+@examples
+@given(st.booleans(), seeds)
+def test_labels_stay_with_their_boxes_when_others_are_lost(mosaic, seed):
+    augment = ZoomAugment(zoom=(1.0, 2.5), colour=0.0)
+    rng = np.random.default_rng(seed)
+    empty = Sample(np.full((9, 9, 3), GREY, np.uint8), np.zeros((0, 4), np.float32), np.arange(0))
+    if mosaic:
+        check_places(augment.mosaic([empty, four_objects(), empty, empty], 200, rng))
+    else:
+        check_places(augment.single(four_objects(), 128, rng))
+
+
 @settings(deadline=None, max_examples=30)
 @given(samples(), seeds)
 def test_a_flip_mirrors_the_very_same_sample(sample, seed):

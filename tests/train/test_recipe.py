@@ -197,13 +197,13 @@ def test_unreadable_recipes(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"model: caf\xe9")
     (tmp_path / "objects.yaml").write_text("model: !!python/object/apply:os.getcwd []")
     cases = {
-        "missing.yaml": "No such file",
+        "missing.yaml": "no such file",
         "list.yaml": "`key: value`",
         "empty.yaml": "`key: value`",
-        "bad.yaml": "not a YAML recipe",
-        "latin.yaml": "not a YAML recipe",
-        "objects.yaml": "not a YAML recipe",
-        ".": "directory",
+        "bad.yaml": "bad YAML",
+        "latin.yaml": "UTF-8",
+        "objects.yaml": "bad YAML",
+        ".": "not a regular file",
     }
     for name, words in cases.items():
         with pytest.raises(VovnetError) as caught:
