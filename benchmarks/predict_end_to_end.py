@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import date
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def rate(work: Callable[[int], None], seconds: float) -> float:
 def network_alone(detector: Detector, path: Path) -> Callable[[int], None]:
     """The forward pass on one prepared image."""
     pixels, _ = detector.input_spec.prepare(load_image(path))
-    images = detector.input_spec.normalize(torch.from_numpy(pixels)[None])
+    images = detector.input_spec.normalize(torch.from_numpy(pixels.copy())[None])
 
     @torch.inference_mode()
     def work(count: int) -> None:
@@ -91,7 +92,8 @@ def compare(name: str, paths: list[Path], seconds: float, rounds: int) -> dict:
         row[key] = round(statistics.median(values), 3)
         row[f"{key}_min"], row[f"{key}_max"] = round(min(values), 3), round(max(values), 3)
     machine = environment()
-    return row | {"cpu": machine["cpu"]["model"], "torch": machine["versions"]["torch"]}
+    cpu = f"{machine['cpu']['model']}, {machine['cpu']['capability']}"
+    return row | {"cpu": cpu, "torch": machine["versions"]["torch"], "date": str(date.today())}
 
 
 def main() -> None:

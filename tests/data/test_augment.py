@@ -116,13 +116,10 @@ def test_boxes_follow_their_pixels_into_a_mosaic(parts, flip, seed):
 def four_objects() -> Sample:
     """A grey image with a rectangle of every colour, apart from each other."""
     boxes = [(8, 8, 50, 38), (66, 12, 112, 40), (12, 52, 48, 84), (70, 50, 110, 80)]
-    parts = [painted(box, colour) for colour, box in enumerate(boxes)]
-    pixels = parts[0].pixels
-    for box, part in zip(boxes, parts, strict=True):
-        pixels[box[1] : box[3], box[0] : box[2]] = part.pixels[box[1] : box[3], box[0] : box[2]]
-    return Sample(
-        pixels, *(np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[1:])
-    )
+    pixels = np.full((90, 120, 3), GREY, np.uint8)
+    for colour, (x1, y1, x2, y2) in zip(COLOURS, boxes, strict=True):
+        pixels[y1:y2, x1:x2] = colour
+    return Sample(pixels, np.array(boxes, np.float32), np.arange(4))
 
 
 @examples

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,20 @@ def test_the_seed_changes_the_samples(voc):
     dataset = open_dataset(voc, "train")
     one, two = (loaded(samples(dataset, seed=seed), 0, (0,), 0.0)[0] for seed in (0, 1))
     assert not torch.equal(one[0][0], two[0][0])
+
+
+def test_two_copies_of_a_picture_are_augmented_each_in_its_own_way(voc):
+    dataset = open_dataset(voc, "train")
+    twice = replace(dataset, records=dataset.records[:1] * 4)
+    [[(pixels, _)]] = loaded(samples(twice), 0, (0,), 0.0)
+    assert len({image.numpy().tobytes() for image in pixels}) == 4
+
+
+def test_samples_do_not_depend_on_how_much_fits_into_memory(voc):
+    dataset = open_dataset(voc, "train")
+    caches = [ImageCache(dataset.records, 96, budget=budget) for budget in (float("inf"), 0)]
+    made = [TrainSamples(dataset, cache, ZoomAugment(), 0, difficult=False) for cache in caches]
+    assert_same(loaded(made[0], 0, (0,), 0.5)[0], loaded(made[1], 0, (0,), 0.5)[0])
 
 
 def test_batches_have_the_networks_form(voc):
