@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from vovnet.models import create_detector
 from vovnet.models.weights import save_detector
@@ -66,3 +68,21 @@ def nano(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "nano.safetensors"
     save_detector(path, detector)
     return path
+
+
+@torch.no_grad()
+def _randomise_norms(network: nn.Module, seed: int = 0) -> None:
+    """As after training: fresh statistics of mean 0 and variance 1 would hide their misuse."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            module.weight.uniform_(0.5, 1.5, generator=generator)
+            module.bias.normal_(0, 0.1, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def randomise_norms() -> Callable[..., None]:
+    """Fills a network's batch norms in place: `randomise_norms(network, seed=0)`."""
+    return _randomise_norms

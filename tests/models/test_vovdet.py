@@ -24,17 +24,6 @@ def images(batch: int, height: int, width: int) -> torch.Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(2))
 
 
-@torch.no_grad()
-def randomise_norms(network: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-            module.weight.uniform_(0.5, 1.5, generator=generator)
-            module.bias.normal_(0, 0.1, generator=generator)
-
-
 def norms(network: nn.Module) -> int:
     return sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
 
@@ -110,7 +99,7 @@ def test_scores_start_near_one_percent(training):
     ids=["vovdet_nano", "dsod300-vovnet27_slim", "ese_vovnet19b_dw"],
 )
 @torch.no_grad()
-def test_fused_norms_leave_the_outputs_equal(build, side, left):
+def test_fused_norms_leave_the_outputs_equal(build, side, left, randomise_norms):
     network = build().eval()
     randomise_norms(network)
     before = network(images(2, side, side))
@@ -129,7 +118,7 @@ def test_fused_norms_leave_the_outputs_equal(build, side, left):
     ids=["vovdet_nano", "dsod300-vovnet27_slim"],
 )
 @torch.no_grad()
-def test_networks_export_without_surgery(build, side):
+def test_networks_export_without_surgery(build, side, randomise_norms):
     network = build().eval()
     randomise_norms(network)
     exported = torch.export.export(network, (torch.zeros(1, 3, side, side),))

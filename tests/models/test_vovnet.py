@@ -20,18 +20,6 @@ TIMM = (
 ODD = (2, 3, 75, 90)  # neither side is a multiple of anything
 
 
-@torch.no_grad()
-def randomise_norms(network: nn.Module, seed: int = 0) -> None:
-    """As after training: fresh statistics of mean 0 and variance 1 would hide their misuse."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-            module.weight.uniform_(0.5, 1.5, generator=generator)
-            module.bias.normal_(0, 0.1, generator=generator)
-
-
 def assert_equal_maps(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     """To 1e-5 of the largest value, for untrained activations can be large."""
     assert ours.shape == theirs.shape
@@ -51,7 +39,7 @@ def on_meta(name: str, num_classes: int = 1000, stem: str | None = None) -> nn.M
 
 @pytest.mark.parametrize("name", TIMM)
 @torch.no_grad()
-def test_logits_equal_timm(name):
+def test_logits_equal_timm(name, randomise_norms):
     theirs = timm.create_model(name, pretrained=False, num_classes=7).eval()
     randomise_norms(theirs)
     ours = on_meta(name, 7).eval()
@@ -73,7 +61,7 @@ def test_logits_equal_timm(name):
     ],
 )
 @torch.no_grad()
-def test_feature_maps_equal_timm(name, timm_name, stem_stride):
+def test_feature_maps_equal_timm(name, timm_name, stem_stride, randomise_norms):
     theirs = timm.create_model(
         timm_name,
         pretrained=False,

@@ -53,7 +53,8 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[st
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys() if with_tensors}  # noqa: SIM118
+            keys = file.keys() if with_tensors else []
+            tensors = {key: file.get_tensor(key) for key in keys}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: {_why_unreadable(path, error)}") from None
     if _KEY not in metadata:
