@@ -21,10 +21,8 @@ UNITS = {
     "idle_watts": "W",
 }
 
-
-def _pending(name: str) -> Any:
-    """A measured field that is null until something measures it."""
-    return field(default=not_measured(UNITS[name], "not part of this run"))
+# What a row says of everything that nothing has measured.
+_PENDING = {name: not_measured(unit, "not part of this run") for name, unit in UNITS.items()}
 
 
 @dataclass(frozen=True)
@@ -72,18 +70,18 @@ class BenchRow:
     bytes_moved: int | None = None
     activations: int | None = None
     uncounted_ops: list[str] | None = None
-    latency_ms: Measurement = _pending("latency_ms")
+    latency_ms: Measurement = _PENDING["latency_ms"]
     stages_ms: dict[str, Measurement] | None = None
-    images_per_s: Measurement = _pending("images_per_s")
-    achieved_flops_per_s: Measurement = _pending("achieved_flops_per_s")
-    matmul_flops_per_s: Measurement = _pending("matmul_flops_per_s")
-    copy_bytes_per_s: Measurement = _pending("copy_bytes_per_s")
-    peak_fraction: Measurement = _pending("peak_fraction")
+    images_per_s: Measurement = _PENDING["images_per_s"]
+    achieved_flops_per_s: Measurement = _PENDING["achieved_flops_per_s"]
+    matmul_flops_per_s: Measurement = _PENDING["matmul_flops_per_s"]
+    copy_bytes_per_s: Measurement = _PENDING["copy_bytes_per_s"]
+    peak_fraction: Measurement = _PENDING["peak_fraction"]
     roofline: Roofline | None = None
-    peak_memory_bytes: Measurement = _pending("peak_memory_bytes")
-    joules_per_image: Measurement = _pending("joules_per_image")
-    joules_per_image_net: Measurement = _pending("joules_per_image_net")
-    idle_watts: Measurement = _pending("idle_watts")
+    peak_memory_bytes: Measurement = _PENDING["peak_memory_bytes"]
+    joules_per_image: Measurement = _PENDING["joules_per_image"]
+    joules_per_image_net: Measurement = _PENDING["joules_per_image_net"]
+    idle_watts: Measurement = _PENDING["idle_watts"]
     energy_note: str | None = None
     relative_error: float | None = None
     correct: bool | None = None
