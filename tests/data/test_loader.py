@@ -87,7 +87,7 @@ def loaded(made: TrainSamples, workers: int, epochs: tuple[int, ...], mosaic: fl
     found = []
     for epoch in epochs:
         source.epoch = epoch
-        found.append([(b.pixels.clone(), [tuple(t) for t in b.targets]) for b in loader])
+        found.append([(b.pixels.clone(), list(b.targets)) for b in loader])
     return found
 
 
@@ -96,7 +96,8 @@ def assert_same(one: list, two: list) -> None:
     for (pixels, targets), (other, others) in zip(one, two, strict=True):
         assert torch.equal(pixels, other)
         for target, twin in zip(targets, others, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(target, twin, strict=True))
+            assert torch.equal(target.boxes, twin.boxes)
+            assert torch.equal(target.labels, twin.labels)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on
@@ -139,20 +140,21 @@ def test_batches_have_the_networks_form(voc):
         assert pixels.shape == (4, 32, 32, 3)
         assert pixels.dtype == torch.uint8
         assert len(targets) == 4
-        for boxes, labels in targets:
+        for boxes, labels, masks in targets:
+            assert masks is None
             assert boxes.shape == (len(labels), 4)
             assert (boxes.dtype, labels.dtype) == (torch.float32, torch.int64)
-    assert sum(len(labels) for _, targets in epoch for _, labels in targets) > 8
+    assert sum(len(target.labels) for _, targets in epoch for target in targets) > 8
 
 
 def test_mosaics_show_several_images(voc):
     made = samples(open_dataset(voc, "train"))
     counts = {
         mosaic: sum(
-            len(labels)
+            len(target.labels)
             for epoch in loaded(made, 0, tuple(range(4)), mosaic)
             for _, targets in epoch
-            for _, labels in targets
+            for target in targets
         )
         for mosaic in (0.0, 1.0)
     }

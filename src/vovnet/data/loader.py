@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from vovnet.data.images import open_image
+from vovnet.data.masks import record_masks
 from vovnet.data.record import Dataset, Record
-from vovnet.data.sample import Sample
+from vovnet.data.sample import Mask, Sample
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
-from vovnet.losses import Target
+from vovnet.losses import InstanceMasks, Target
 
 
 class Draw(NamedTuple):
@@ -84,13 +85,14 @@ class ImageCache:
             image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
         return _Decoded(np.asarray(image), image.width / width, image.height / height)
 
-    def sample(self, index: int, record: Record, difficult: bool) -> Sample:
-        """The record's pixels with its boxes in their coordinates; crowds are left out."""
+    def sample(self, index: int, record: Record, difficult: bool, masks: bool = False) -> Sample:
+        """The record's pixels with its objects in their coordinates; crowds are left out."""
         kept = index < len(self._kept)
         pixels, scale_x, scale_y = self._kept[index] if kept else self._load(record)
         keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
-        boxes = record.boxes[keep] * np.array([scale_x, scale_y] * 2, np.float32)
-        return Sample(pixels, boxes, record.labels[keep])
+        drawn = record_masks(record, keep) if masks else None
+        whole = Sample(pixels, record.boxes[keep], record.labels[keep], drawn)
+        return whole.moved(pixels, (scale_x, scale_y), (0.0, 0.0))
 
 
 class TrainSamples(TorchDataset):
@@ -103,12 +105,14 @@ class TrainSamples(TorchDataset):
         augment: ZoomAugment | SSDAugment,
         seed: int,
         difficult: bool,
+        masks: bool = False,
     ) -> None:
         self.dataset = dataset
         self.cache = cache
         self.augment = augment
         self.seed = seed
         self.difficult = difficult
+        self.masks = masks
 
     def __getitem__(self, index: Draw) -> Sample:
         draw = index
@@ -120,7 +124,7 @@ class TrainSamples(TorchDataset):
         return self.augment.single(self._raw(draw.index), draw.size, rng)
 
     def _raw(self, index: int) -> Sample:
-        return self.cache.sample(index, self.dataset.records[index], self.difficult)
+        return self.cache.sample(index, self.dataset.records[index], self.difficult, self.masks)
 
 
 class EpochBatches(Sampler):
@@ -153,8 +157,20 @@ class EpochBatches(Sampler):
 
 def _collate(samples: list[Sample]) -> Batch:
     pixels = torch.from_numpy(np.stack([s.pixels for s in samples]))
-    targets = [Target(torch.from_numpy(s.boxes), torch.from_numpy(s.labels)) for s in samples]
-    return Batch(pixels, targets)
+    return Batch(pixels, [_target(sample) for sample in samples])
+
+
+def _target(sample: Sample) -> Target:
+    boxes, labels = torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels)
+    return Target(boxes, labels, None if sample.masks is None else _packed(sample.masks))
+
+
+def _packed(masks: Sequence[Mask]) -> InstanceMasks:
+    """Three tensors however many masks: workers send each tensor as a file of its own."""
+    frames = np.array([mask.frame for mask in masks], np.float32).reshape(-1, 4)
+    shapes = np.array([mask.bitmap.shape for mask in masks], np.int64).reshape(-1, 2)
+    pixels = np.concatenate([np.zeros(0, np.uint8), *(mask.bitmap.ravel() for mask in masks)])
+    return InstanceMasks(*map(torch.from_numpy, (frames, shapes, pixels)))
 
 
 def _one_thread(worker: int) -> None:

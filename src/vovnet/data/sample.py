@@ -1,13 +1,75 @@
 """One image in training: pixels with its objects, on its way through augmentation."""
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 
-class Sample(NamedTuple):
-    """Pixels H×W×3 uint8 RGB; boxes N×4 float32 xyxy in pixels; labels N int64; N may be 0."""
+@dataclass(frozen=True)
+class Mask:
+    """One object's bitmap, height×width uint8, and the frame it fills, (x1, y1, x2, y2) in pixels.
+
+    The frame moves with the image and is never clipped: only the bitmap's corners know where it
+    lies, so an augmented mask costs four numbers (see `vovnet.losses.InstanceMasks`).
+    """
+
+    bitmap: np.ndarray
+    frame: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pixels H×W×3 uint8 RGB; boxes N×4 float32 xyxy in pixels; labels N int64; N may be 0.
+
+    `masks` has one `Mask` per object, or is None where nobody asked for masks.
+    """
 
     pixels: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+    masks: tuple[Mask, ...] | None = None
+
+    def moved(
+        self, pixels: np.ndarray, scale: tuple[float, float], offset: tuple[float, float]
+    ) -> "Sample":
+        """The sample around new pixels: every coordinate times `scale` plus `offset` (x, y)."""
+        factor, shift = np.array(scale * 2, np.float32), np.array(offset * 2, np.float32)
+        masks = self.masks and tuple(Mask(m.bitmap, m.frame * factor + shift) for m in self.masks)
+        return replace(self, pixels=pixels, boxes=self.boxes * factor + shift, masks=masks)
+
+    def kept(self, keep: np.ndarray) -> "Sample":
+        """The objects where `keep` (N bool) is true."""
+        masks = self.masks and tuple(m for m, k in zip(self.masks, keep, strict=True) if k)
+        return replace(self, boxes=self.boxes[keep], labels=self.labels[keep], masks=masks)
+
+    def mirrored(self) -> "Sample":
+        """Left and right exchanged."""
+        return self._flipped(0, self.pixels.shape[1])
+
+    def upside_down(self) -> "Sample":
+        """Top and bottom exchanged."""
+        return self._flipped(1, self.pixels.shape[0])
+
+    def _flipped(self, axis: int, length: int) -> "Sample":
+        """Mirrored along an axis (0: x, 1: y) of `length` pixels."""
+
+        def flip(boxes: np.ndarray) -> np.ndarray:
+            turned = boxes.copy()
+            turned[..., axis] = length - boxes[..., axis + 2]
+            turned[..., axis + 2] = length - boxes[..., axis]
+            return turned
+
+        masks = self.masks and tuple(
+            Mask(np.flip(m.bitmap, 1 - axis), flip(m.frame)) for m in self.masks
+        )
+        pixels = np.flip(self.pixels, 1 - axis)
+        return replace(self, pixels=pixels, boxes=flip(self.boxes), masks=masks)
+
+
+def joined(pixels: np.ndarray, parts: list[Sample]) -> Sample:
+    """The objects of several samples, already in the coordinates of `pixels`, as one sample."""
+    masks = None
+    if all(part.masks is not None for part in parts):
+        masks = tuple(mask for part in parts for mask in part.masks or ())
+    boxes = np.concatenate([part.boxes for part in parts])
+    return Sample(pixels, boxes, np.concatenate([part.labels for part in parts]), masks)

@@ -6,13 +6,13 @@ on (seed, epoch, index) alone and a resumed run sees the same pictures.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from vovnet.data.sample import Sample
+from vovnet.data.sample import Sample, joined
 
 _PAD = 114
 _MIN_SIDE = 2.0  # pixels; smaller boxes teach nothing
@@ -44,14 +44,12 @@ class ZoomAugment:
         x, y = (round(size * rng.uniform(0.35, 0.65)) for _ in range(2))
         corners = ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
         canvas = np.empty((size, size, 3), dtype=np.uint8)
-        boxes, labels = [], []
+        parts = []
         for sample, (left, top, right, bottom) in zip(samples, corners, strict=True):
             part = self._place(sample, bottom - top, right - left, rng)
             canvas[top:bottom, left:right] = part.pixels
-            boxes.append(part.boxes + np.array([left, top] * 2, np.float32))
-            labels.append(part.labels)
-        whole = Sample(canvas, np.concatenate(boxes), np.concatenate(labels))
-        return self._finish(whole, rng)
+            parts.append(part.moved(canvas, (1.0, 1.0), (left, top)))
+        return self._finish(joined(canvas, parts), rng)
 
     def _place(self, sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
         """Scale by a random zoom and aspect, then put at a random offset; the rest is padding."""
@@ -67,24 +65,15 @@ class ZoomAugment:
         left = rng.random() * (width - source_w * scale_x)
         top = rng.random() * (height - source_h * scale_y)
         pixels = _paste(sample.pixels, height, width, scale_x, scale_y, left, top)
-        boxes = sample.boxes * np.array([scale_x, scale_y] * 2, np.float32)
-        boxes = boxes + np.array([left, top] * 2, np.float32)
-        return _crop_boxes(Sample(pixels, boxes, sample.labels))
+        return _crop_boxes(sample.moved(pixels, (scale_x, scale_y), (left, top)))
 
     def _finish(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        pixels, boxes = sample.pixels, sample.boxes
-        height, width = pixels.shape[:2]
         if rng.random() < self.flip:
-            pixels = pixels[:, ::-1]
-            boxes = np.stack(
-                [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1
-            )
+            sample = sample.mirrored()
         if rng.random() < self.vertical_flip:
-            pixels = pixels[::-1]
-            boxes = np.stack(
-                [boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], 1
-            )
-        return Sample(self._recolour(pixels, rng), np.ascontiguousarray(boxes), sample.labels)
+            sample = sample.upside_down()
+        boxes = np.ascontiguousarray(sample.boxes)
+        return replace(sample, pixels=self._recolour(sample.pixels, rng), boxes=boxes)
 
     def _recolour(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -133,4 +122,4 @@ def _crop_boxes(sample: Sample) -> Sample:
     sides = boxes[:, 2:] - boxes[:, :2]
     before = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(1)
     keep = (sides.min(1, initial=np.inf) >= _MIN_SIDE) & (sides.prod(1) >= _MIN_VISIBLE * before)
-    return Sample(sample.pixels, boxes[keep], sample.labels[keep])
+    return replace(sample, boxes=boxes).kept(keep)

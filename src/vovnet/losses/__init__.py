@@ -1,3 +1,4 @@
 """Criteria: network outputs and targets to named loss terms."""
 
+from vovnet.losses.target import InstanceMasks as InstanceMasks
 from vovnet.losses.target import Target as Target

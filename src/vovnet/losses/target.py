@@ -2,11 +2,41 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
+class InstanceMasks(NamedTuple):
+    """The masks of G objects: each a bitmap that fills a frame in the input.
+
+    A frame is the box that the bitmap was cut out with, moved and scaled with the image but not
+    clipped to it; so resizing, cropping and mirroring a picture never resample a mask. `frames`
+    G×4 float32 xyxy in input pixels, `shapes` G×2 int64 (height, width) of the bitmaps, which lie
+    in `pixels`, one uint8 vector, row by row and one after another. An object without a mask has
+    the shape (0, 0).
+    """
+
+    frames: Tensor
+    shapes: Tensor
+    pixels: Tensor
+
+    def bitmaps(self) -> list[Tensor]:
+        """Each object's bitmap, height×width uint8 of zeros and ones, views of `pixels`."""
+        parts = self.pixels.split(self.shapes.prod(1).tolist())
+        return [part.view(*shape) for part, shape in zip(parts, self.shapes.tolist(), strict=True)]
+
+
 class Target(NamedTuple):
-    """Objects of one image: boxes G×4 float32 xyxy in input pixels, labels G int64; G may be 0."""
+    """Objects of one image: boxes G×4 float32 xyxy in input pixels, labels G int64; G may be 0.
+
+    `masks` are there when the network that trains on the target draws masks.
+    """
 
     boxes: Tensor
     labels: Tensor
+    masks: InstanceMasks | None = None
+
+    def to(self, device: torch.device) -> "Target":
+        """The target on a device."""
+        masks = self.masks and InstanceMasks(*(t.to(device) for t in self.masks))
+        return Target(self.boxes.to(device), self.labels.to(device), masks)

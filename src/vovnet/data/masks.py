@@ -1,0 +1,49 @@
+"""From a record's COCO segmentations to one bitmap per object, each in its own frame."""
+
+from typing import Any
+
+import numpy as np
+
+from vovnet.data.record import Record
+from vovnet.data.sample import Mask
+from vovnet.errors import DataError
+
+_NONE = Mask(np.zeros((0, 0), np.uint8), np.zeros(4, np.float32))  # an object without a mask
+
+
+def record_masks(record: Record, keep: np.ndarray) -> tuple[Mask, ...]:
+    """The masks of the record's objects where `keep` is true, in pixels of the whole image.
+
+    Frames are whole pixels around the mask itself. An object without a segmentation, or with an
+    empty one, has an empty bitmap. Raises `DataError` for a segmentation that cannot be read.
+    """
+    if not record.segmentations:
+        return (_NONE,) * int(keep.sum())
+    if record.size is None:
+        raise DataError(f"{record.path}: masks need the image's size; give it in the annotations")
+    chosen = [s for s, k in zip(record.segmentations, keep, strict=True) if k]
+    return tuple(_mask(segmentation, record) for segmentation in chosen)
+
+
+def _mask(segmentation: Any, record: Record) -> Mask:
+    from hotcoco import mask as coco_mask
+
+    if not segmentation:
+        return _NONE
+    try:
+        rle = coco_mask.fr_py_objects(segmentation, *record.size)
+        whole = coco_mask.decode(coco_mask.merge(rle) if isinstance(rle, list) else rle)
+    except (ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{record.path}: a segmentation cannot be read ({reason})") from None
+    if whole.shape != record.size:
+        raise DataError(
+            f"{record.path}: a mask of {whole.shape[1]}×{whole.shape[0]} pixels on an image of "
+            f"{record.size[1]}×{record.size[0]}"
+        )
+    rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
+    if not len(rows):
+        return _NONE
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    frame = np.array([left, top, right, bottom], np.float32)
+    return Mask(np.ascontiguousarray(whole[top:bottom, left:right]), frame)
