@@ -1,0 +1,65 @@
+"""The command line: one function per verb that parses, calls one library function and prints.
+
+The library is imported inside the verbs: `--help` and usage errors need not wait for torch.
+"""
+
+import io
+import os
+import re
+import sys
+import traceback
+
+import cyclopts
+from cyclopts import App
+
+from vovnet import __version__
+from vovnet.cli._print import note
+from vovnet.cli.networks import convert, count, env, models
+from vovnet.cli.predicting import predict
+from vovnet.cli.training import train, val
+from vovnet.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, VovnetError
+
+# How torch's CPU and CUDA allocators, and a DataLoader whose worker was killed for it, say it.
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|worker .* killed", re.I)
+
+app = App(
+    name="vovnet",
+    help="Pick, train and ship the object detector that is cheapest to run on your hardware.",
+    version=__version__,
+    suppress_keyboard_interrupt=False,
+    help_epilogue="Exit codes: 0 done, 2 bad input or usage, 3 done in part, 4 refused, 1 a bug.",
+)
+for _verb in (models, count, train, val, predict, convert, env):
+    app.command(_verb)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code. Errors of the input are one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not be text
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        result = app(
+            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+        sys.stdout.flush()
+    except cyclopts.CycloptsError as error:
+        return _fail(" ".join(str(error).split()) + " See vovnet --help.", EXIT_BAD_INPUT)
+    except VovnetError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except BrokenPipeError:  # the reader has enough; say nothing more, not at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception as error:
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            return _fail("out of memory; lower --batch, --imgsz or --workers", EXIT_BAD_INPUT)
+        traceback.print_exc()
+        return _fail("this is a bug in vovnet; please report it with the lines above", EXIT_BUG)
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _fail(message: str, code: int) -> int:
+    note(message)
+    return code

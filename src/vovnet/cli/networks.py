@@ -1,0 +1,110 @@
+"""Verbs about networks as such: models, count, convert; and env, the machine they run on."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from vovnet.cli._options import Json, Many
+from vovnet.cli._print import print_json, print_table
+from vovnet.errors import EXIT_OK
+
+
+def models(pattern: str = "*", *, as_json: Json = False) -> int:
+    """List models and shipped weights whose names match a shell pattern such as "vov*"."""
+    from vovnet.models import list_detectors, list_models
+    from vovnet.models.weights import SHIPPED, shipped_rows
+
+    detectors = set(list_detectors())
+    rows: list[dict[str, Any]] = [
+        {"name": n, "kind": "detector" if n in detectors else "backbone"}
+        for n in list_models(pattern)
+    ]
+    rows += [row | {"kind": "weights"} for row in shipped_rows(pattern)]
+    if not rows:
+        from vovnet.errors import UnknownNameError
+
+        raise UnknownNameError("model", pattern, [*list_models(), *SHIPPED])
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows)
+    return EXIT_OK
+
+
+def count(
+    names: Annotated[list[str], Many],
+    *,
+    imgsz: int | None = None,
+    num_classes: int | None = None,
+    stem: Literal["pooled", "strided"] | None = None,
+    batch: int = 1,
+    as_json: Json = False,
+) -> int:
+    """Count parameters, multiply–accumulates, memory access and bytes of models, on paper.
+
+    Parameters
+    ----------
+    names
+        Models, as `vovnet models` lists them.
+    imgsz
+        Input side in pixels (default: the model's own; 224 for backbones, 32 for CIFAR's).
+    num_classes
+        Classes, counted as the literature does: with the background for DSOD (21 for VOC).
+    stem
+        Backbones only: another stem than the model's own.
+    batch
+        Images per pass.
+    """
+    from vovnet.lab import count_models
+
+    rows = count_models(names, imgsz, num_classes=num_classes, stem=stem, batch=batch)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table([{k: v for k, v in row.items() if k != "uncounted_ops"} for row in rows])
+        print("macs: multiply–accumulates, flops = 2·macs; memory_access: elements, paper eq. 1")
+    return EXIT_OK
+
+
+def convert(
+    source: Path,
+    destination: Path,
+    *,
+    to: Literal["ours", "timm", "official"] = "ours",
+    as_json: Json = False,
+) -> int:
+    """Convert VoVNet weights between our names, timm's and the released checkpoints'.
+
+    Parameters
+    ----------
+    source
+        A .safetensors file, or a .pth (loaded without running code); a detector's is taken too.
+    destination
+        The .safetensors file to write.
+    to
+        The names to write.
+    """
+    from vovnet.models.convert import convert as convert_weights
+
+    result = convert_weights(source, destination, to)
+    if as_json:
+        print_json({"path": str(destination), "to": to, **result._asdict()})
+        return EXIT_OK
+    settings = "".join(f", {key}={value}" for key, value in result.settings.items())
+    print(f"{result.source} names, {result.tensors} tensors: {result.model}{settings}")
+    print(destination)
+    return EXIT_OK
+
+
+def env(*, as_json: Json = False) -> int:
+    """Show the machine and the versions that results depend on."""
+    from vovnet.lab import environment
+
+    facts = environment()
+    if as_json:
+        print_json(facts)
+    else:
+        for section, values in facts.items():
+            print(f"{section}: {values if not isinstance(values, dict) else ''}")
+            for key, value in values.items() if isinstance(values, dict) else ():
+                print(f"  {key}: {value}")
+    return EXIT_OK

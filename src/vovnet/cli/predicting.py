@@ -1,0 +1,91 @@
+"""The verb predict."""
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+from vovnet.cli._folder import run_folder
+from vovnet.cli._options import DEFAULT_WEIGHTS, Json, Many, check_share, exit_code, load_weights
+from vovnet.cli._print import note, print_json
+from vovnet.errors import VovnetError
+
+
+def predict(
+    sources: Annotated[list[str], Many],
+    *,
+    weights: str | None = None,
+    model: str | None = None,
+    conf: float = 0.25,
+    iou: float = 0.6,
+    imgsz: int | None = None,
+    device: str = "cpu",
+    out: Path | None = None,
+    save: bool = True,
+    as_json: Json = False,
+) -> int:
+    """Find objects in pictures; print them, and draw them into annotated copies.
+
+    Parameters
+    ----------
+    sources
+        Files, folders, globs, or skimage:NAME for a photograph inside scikit-image.
+    weights
+        A shipped name or a .safetensors file (default: vovdet_nano.voc).
+    model
+        A detector, to take its shipped weights.
+    conf
+        Least score shown.
+    iou
+        Overlap above which the weaker of two boxes of a class is dropped.
+    imgsz
+        Input side in pixels (default: the weights' own).
+    out
+        Folder for the annotated pictures (default: the next runs/predict/...).
+    save
+        Write annotated pictures.
+    """
+    from vovnet.models.weights import default_weights
+    from vovnet.predict import expand_sources, predict_files
+
+    check_share("conf", conf)
+    check_share("iou", iou)
+    paths = expand_sources(sources)
+    chosen = weights or (default_weights(model) if model else DEFAULT_WEIGHTS)
+    detector = load_weights(chosen, model, imgsz, device)
+    if out is not None:
+        _check_out(out, paths)
+    rows: list[dict[str, Any]] = []
+    try:
+        with run_folder("predict", "predict", out) if save else nullcontext() as folder:
+            for row in predict_files(detector, paths, conf=conf, iou=iou, out=folder):
+                rows.append(row.to_dict())
+                if row.error is not None:
+                    note(row.error)
+                elif not as_json:
+                    _print_row(rows[-1])
+    finally:  # also when stopped: what was found is not lost
+        if as_json:
+            print_json(rows)
+    failed = sum("error" in row for row in rows)
+    if folder is not None and failed < len(rows) and not as_json:
+        print(folder)
+    return exit_code(failed, len(rows))
+
+
+def _check_out(folder: Path, pictures: list[Path]) -> None:
+    """Annotated copies go to a folder of their own: they must not replace what they show."""
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise VovnetError(f"--out {folder}: is no folder; give a folder")
+    if os.path.realpath(folder) in {os.path.realpath(picture.parent) for picture in pictures}:
+        raise VovnetError(f"--out {folder}: holds the pictures themselves; give another folder")
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    found = row["detections"]
+    print(
+        f"{row['path']}: {len(found)} found" + (f" -> {row['annotated']}" * bool(row["annotated"]))
+    )
+    for item in found:
+        box = " ".join(f"{v:.0f}" for v in item["box"].values())
+        print(f"  {item['label']:<12} {item['score']:.2f}  {box}")
