@@ -273,7 +273,7 @@ def test_create_model_features_and_stem():
     assert SPECS["vovnet39"].stem == "pooled"  # the override left the table alone
     changed = create_model("vovnet27_slim", 0, identity=True, ese="last", norm="group").spec
     assert (changed.identity, changed.ese, changed.norm) == (True, "last", "group")
-    with pytest.raises(VovnetError, match="vovdet_nano: stem can be changed on"):
+    with pytest.raises(VovnetError, match="vovdet_nano: stem can be changed on backbones only"):
         create_model("vovdet_nano", stem="strided")
     with pytest.raises(VovnetError, match=r"^vovnet39: .*-1"):
         create_model("vovnet39", -1)

@@ -1,7 +1,10 @@
-"""Every model by its name. `create_model` holds the program's one jump from a string to a class."""
+"""Every model by its name: detectors are families on backbones, the rest classifiers.
+
+`_FAMILIES` here and the table in `trunks` are the program's one jump from a string to a class.
+"""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Literal
@@ -9,66 +12,79 @@ from typing import Any, Literal
 from torch import nn
 
 from vovnet.errors import UnknownNameError, VovnetError
-from vovnet.models import assembly, cifar, mobilenet, pelee, reference, vovnet
+from vovnet.models import assembly, cifar, reference
 from vovnet.models.backbone import Backbone, Classifier
 from vovnet.models.detector import Detector
-from vovnet.models.layers import Norm
+from vovnet.models.layers import Norm, replace_norms
+from vovnet.models.trunks import create_backbone, list_backbones
 
-_BACKBONES: dict[str, Callable[[], Backbone]] = {
-    **{name: partial(vovnet.VoVNet, spec) for name, spec in vovnet.SPECS.items()},
-    **{name: partial(reference.ReferenceBackbone, name) for name in reference.NETWORKS},
-    "mobilenet_v1": mobilenet.MobileNetV1,
-    "peleenet": pelee.PeleeNet,
-}
+__all__ = [
+    "create_backbone",
+    "create_detector",
+    "create_model",
+    "default_num_classes",
+    "list_backbones",
+    "list_detectors",
+    "list_models",
+]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Detectors that differ in their backbone alone, named FAMILY-BACKBONE.
+
+    `build` takes the detector's name, its backbone's and the class names. `trunks` are the
+    backbones that are listed; any other that fits is built too. Without any the family has its
+    own backbone, and is named by itself.
+    """
+
+    build: Callable[[str, str, tuple[str, ...]], Detector]
+    trunks: tuple[str, ...] = ()
+    background: bool = True  # softmax detectors count the background as a class
+
 
 # RefineDet backbones: the paper's table 4, and a small one that a CPU can train.
 _REFINED = (
     *("vovnet39", "vovnet57", "vovnet27_slim", "resnet50", "resnet101"),
     *("densenet161", "densenet201"),
 )
+_DENSE = ("vovnet27_slim", "vovnet27_slim_bottleneck", "densenet67", "densenet67_k48")
 
-# A softmax detector counts the background as a class, a sigmoid detector has none.
-_SIGMOID: dict[str, Callable[[tuple[str, ...]], Detector]] = {
-    "vovdet_nano": partial(assembly.vovdet_detector, "vovdet_nano", 256),
+_FAMILIES: dict[str, Family] = {
+    "vovdet_nano": Family(partial(assembly.vovdet_detector, 256), background=False),
+    "dsod300": Family(partial(assembly.dsod_detector, True), _DENSE),
+    "dsod300_plain": Family(partial(assembly.dsod_detector, False), ("vovnet27_slim",)),
+    "refinedet320": Family(partial(assembly.refinedet_detector, 320), _REFINED),
+    "refinedet512": Family(partial(assembly.refinedet_detector, 512), _REFINED),
 }
-_SOFTMAX: dict[str, Callable[[tuple[str, ...]], Detector]] = {
-    **{
-        f"dsod300-{spec}": partial(assembly.dsod_on_vovnet, f"dsod300-{spec}", spec, True)
-        for spec in ("vovnet27_slim", "vovnet27_slim_bottleneck")
-    },
-    "dsod300_plain-vovnet27_slim": partial(
-        assembly.dsod_on_vovnet, "dsod300_plain-vovnet27_slim", "vovnet27_slim", False
-    ),
-    **{
-        f"dsod300-{spec}": partial(assembly.dsod_on_densenet, f"dsod300-{spec}", spec)
-        for spec in ("densenet67", "densenet67_k48")
-    },
-    **{
-        f"refinedet{size}-{trunk}": partial(
-            assembly.refinedet_detector, f"refinedet{size}-{trunk}", size, trunk
-        )
-        for size in (320, 512)
-        for trunk in _REFINED
-    },
-}
-_DETECTORS = _SIGMOID | _SOFTMAX
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of all models that match a shell pattern such as "vov*", sorted."""
-    return sorted(n for n in (*_BACKBONES, *cifar.SPECS, *_DETECTORS) if fnmatchcase(n, pattern))
+    names = (*list_backbones(), *cifar.SPECS, *list_detectors())
+    return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
 def list_detectors() -> list[str]:
-    """Names of the models that are detectors, sorted."""
-    return sorted(_DETECTORS)
+    """Names of the models that are detectors, sorted; other pairs of a family and a backbone
+    that fit each other are built as well."""
+    return sorted(
+        f"{family}-{trunk}" if trunk else family
+        for family, value in _FAMILIES.items()
+        for trunk in value.trunks or ("",)
+    )
+
+
+def _family(name: str) -> Family | None:
+    """The family of a detector's name; None if the name is no detector's."""
+    return _FAMILIES.get(name.partition("-")[0])
 
 
 def default_num_classes(name: str) -> int:
     """ImageNet's 1000, CIFAR's 10; for a detector VOC's 20, or 21 with the background."""
-    if name in cifar.SPECS:
-        return 10
-    return 20 + (name in _SOFTMAX) if name in _DETECTORS else 1000
+    if family := _family(name):
+        return 20 + family.background
+    return 10 if name in cifar.SPECS else 1000
 
 
 def create_model(
@@ -83,48 +99,55 @@ def create_model(
     """A freshly initialised model by name.
 
     A backbone's name gives a classifier with `num_classes` outputs (default 1000), or, with
-    `num_classes=0`, the bare `Backbone` that returns feature maps; `stem`, `identity`, `ese` and
-    `norm` override a VoVNet's spec. A detector's name gives a `Detector` with classes called
-    "class0", ...; `num_classes` counts what the literature counts: with the background for
-    softmax detectors such as DSOD (21 for VOC), without it for VoVDet.
+    `num_classes=0`, the bare `Backbone` that returns feature maps; `norm` replaces its batch
+    norms; `stem`, `identity` and `ese` override a VoVNet's spec. A detector's name gives a
+    `Detector` with classes called "class0", ...; `num_classes` counts what the literature counts:
+    with the background for softmax detectors such as DSOD (21 for VOC), without it for VoVDet.
 
-    Raises `UnknownNameError` for a name that is not in `list_models()`, `VovnetError` for what
-    cannot be built.
+    Raises `UnknownNameError` for a name of no model, `VovnetError` for what cannot be built.
     """
-    if name not in list_models():
-        raise UnknownNameError("model", name, list_models())
     count = default_num_classes(name) if num_classes is None else num_classes
     given: dict[str, Any] = {"stem": stem, "identity": identity, "ese": ese, "norm": norm}
     changes = {key: value for key, value in given.items() if value is not None}
-    if changes and name not in vovnet.SPECS:
-        raise VovnetError(f"{name}: {', '.join(changes)} can be changed on VoVNets only")
-    if name in _DETECTORS:
-        objects = count - (name in _SOFTMAX)
+    family = _family(name)
+    if changes and (family or name in cifar.SPECS):
+        raise VovnetError(f"{name}: {', '.join(changes)} can be changed on backbones only")
+    if family:
+        objects = count - family.background
         if objects < 1:
             raise VovnetError(f"{name}: {count} classes leave no object class; give more")
         return create_detector(name, tuple(f"class{i}" for i in range(objects)))
+    if name not in (*list_backbones(), *cifar.SPECS):
+        raise UnknownNameError("model", name, list_models())
     if count < 0 or (count == 0 and name in cifar.SPECS):
         raise VovnetError(f"{name}: cannot have {count} classes; give more")
     return _create_classifier(name, count, changes)
 
 
 def _create_classifier(name: str, count: int, changes: dict[str, Any]) -> nn.Module:
-    if name in vovnet.SPECS:
-        backbone: Backbone = vovnet.VoVNet(replace(vovnet.SPECS[name], **changes))
-    elif name in cifar.SPECS:
+    if name in cifar.SPECS:
         return cifar.CifarNet(cifar.SPECS[name], count)
-    elif name in reference.NETWORKS and count:
-        return reference.NETWORKS[name][0](weights=None, num_classes=count)
-    else:
-        backbone = _BACKBONES[name]()
+    if name in reference.NETWORKS and count and not changes.keys() - {"norm"}:
+        network = reference.NETWORKS[name][0](weights=None, num_classes=count)
+        if "norm" in changes:
+            replace_norms(network, changes["norm"])
+        return network
+    backbone: Backbone = create_backbone(name, **changes)
     return Classifier(backbone, count) if count else backbone
 
 
 def create_detector(name: str, names: tuple[str, ...]) -> Detector:
     """A freshly initialised detector for the given class names (without a background).
 
-    Raises `UnknownNameError` for a name that is not a detector's.
+    Raises `UnknownNameError` for a name that is not a detector's, `VovnetError` for a backbone
+    that does not fit.
     """
-    if name not in _DETECTORS:
+    family = _family(name)
+    trunk = name.partition("-")[2]
+    if family is None or (family.trunks and not trunk):
         raise UnknownNameError("detector", name, list_detectors())
-    return _DETECTORS[name](tuple(names))
+    if trunk and not family.trunks:
+        raise VovnetError(f"{name}: has a backbone of its own; leave out -{trunk}")
+    if not names:
+        raise VovnetError(f"{name}: no class names; give at least one")
+    return family.build(name, trunk, tuple(names))

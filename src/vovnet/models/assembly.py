@@ -1,14 +1,18 @@
-"""Detectors put together: network, criterion, decoder and input spec, one function a family."""
+"""Detectors put together: network, criterion, decoder and input spec, one function a family.
 
-from collections.abc import Sequence
+Each takes what tells apart the families that it makes, then the detector's name, its backbone's
+and the class names (without the background).
+"""
 
-from vovnet.boxes.anchors import PriorLevel, prior_boxes
+from math import ceil
+
+from vovnet.boxes.anchors import prior_boxes
 from vovnet.losses.multibox import MultiBoxLoss, RefineLoss
 from vovnet.losses.task_aligned import TaskAlignedLoss
-from vovnet.models import dsod, dsod_densenet, reference, refinedet, vovdet, vovnet
-from vovnet.models.backbone import Backbone
+from vovnet.models import dsod, refinedet, vovdet
 from vovnet.models.detector import Detector, PointDecoder, PriorDecoder, RefineDecoder
 from vovnet.models.input_spec import InputSpec
+from vovnet.models.trunks import create_backbone
 
 Names = tuple[str, ...]
 
@@ -17,8 +21,9 @@ _CAFFE = {"mean": (123.0, 117.0, 104.0), "std": (1.0, 1.0, 1.0)}
 _GREY = {"mean": (114.0, 114.0, 114.0), "std": (58.0, 58.0, 58.0)}
 
 
-def vovdet_detector(name: str, size: int, names: Names) -> Detector:
-    """VoVDet by the name of its spec, with an input of size×size pixels."""
+def vovdet_detector(size: int, name: str, trunk: str, names: Names) -> Detector:
+    """VoVDet by the name of its spec, with an input of size×size pixels; its backbone is its own
+    (`trunk` is empty)."""
     return Detector(
         name,
         vovdet.VoVDet(vovdet.SPECS[name], len(names)),
@@ -29,26 +34,18 @@ def vovdet_detector(name: str, size: int, names: Names) -> Detector:
     )
 
 
-def dsod_on_vovnet(name: str, spec: str, dense: bool, names: Names) -> Detector:
-    """DSOD300 on a VoVNet, its extra levels by dense or by plain prediction."""
-    backbone = vovnet.VoVNet(vovnet.SPECS[spec], out_indices=(2, 3, 4))
-    return _dsod(name, backbone, dsod.VOVNET_PRIORS, (128, 128, 128), dense, names)
-
-
-def dsod_on_densenet(name: str, spec: str, names: Names) -> Detector:
-    """DSOD300 as published, on its own DenseNet."""
-    backbone = dsod_densenet.DSODDenseNet(dsod_densenet.SPECS[spec])
-    return _dsod(name, backbone, dsod.DENSENET_PRIORS, (256, 128, 128, 128), True, names)
-
-
-def _dsod(
-    name: str,
-    backbone: Backbone,
-    levels: tuple[PriorLevel, ...],
-    halves: Sequence[int],
-    dense: bool,
-    names: Names,
-) -> Detector:
+def dsod_detector(dense: bool, name: str, trunk: str, names: Names) -> Detector:
+    """DSOD300, its extra levels by dense or by plain prediction, on a backbone with taps at
+    strides 8 and 16; one at 32, if there is, saves an extra level."""
+    backbone = create_backbone(trunk, strides=(8, 16))
+    halves = (256, 128, 128, 128)
+    if any(info.stride == 32 for info in backbone.feature_info):
+        backbone.select_strides((8, 16, 32))
+        halves = halves[1:]
+    cells = [*backbone.map_sides(300)]
+    for _ in halves:
+        cells.append(ceil(cells[-1] / 2))
+    levels = dsod.prior_levels(cells)
     priors = prior_boxes(levels)
     return Detector(
         name,
@@ -60,18 +57,13 @@ def _dsod(
     )
 
 
-def refinedet_detector(name: str, size: int, backbone: str, names: Names) -> Detector:
+def refinedet_detector(size: int, name: str, trunk: str, names: Names) -> Detector:
     """RefineDet at size×size pixels on any backbone with taps at strides 8, 16 and 32."""
-    trunk: Backbone
-    if backbone in vovnet.SPECS:
-        trunk = vovnet.VoVNet(vovnet.SPECS[backbone])
-    else:
-        trunk = reference.ReferenceBackbone(backbone, caffe_stride=True)
-    trunk.select_strides((8, 16, 32))
+    backbone = create_backbone(trunk, strides=(8, 16, 32), caffe_stride=True)
     anchors = prior_boxes(refinedet.anchor_levels(size))
     return Detector(
         name,
-        refinedet.RefineDet(trunk, len(names) + 1),
+        refinedet.RefineDet(backbone, len(names) + 1),
         RefineLoss(anchors),
         RefineDecoder(anchors),
         InputSpec((size, size), "warp", **_CAFFE),

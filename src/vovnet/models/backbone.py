@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from vovnet.errors import VovnetError
 
@@ -44,6 +46,23 @@ class Backbone(nn.Module):
         if missing:
             raise VovnetError(f"no tap of stride {missing}; there are {sorted(last)}")
         self.select([last[s] for s in strides])
+
+    def map_sides(self, side: int) -> tuple[int, ...]:
+        """Cells along each side of every chosen tap, for side×side images; nothing is computed.
+
+        Raises `VovnetError` for images too small for the backbone's strides.
+        """
+        state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        shapes = {key: torch.empty_like(value, device="meta") for key, value in state.items()}
+        images = torch.empty(2, 3, side, side, device="meta")
+        try:
+            maps = functional_call(self, shapes, images)
+        except RuntimeError:  # a pool or a convolution larger than its input
+            least = self.taps[-1].stride
+            raise VovnetError(
+                f"{side}×{side} pixels are too few for stride {least}; give more"
+            ) from None
+        return tuple(x.shape[-1] for x in maps)
 
 
 class Classifier(nn.Module):

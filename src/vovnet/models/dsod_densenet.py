@@ -86,4 +86,5 @@ class DSODDenseNet(Backbone):
         smaller = self.pool(first)
         x = self.transitions[2](self.blocks[2](smaller))
         x = self.transitions[3](self.blocks[3](x))
-        return [first, torch.cat([x, self.pooled(smaller)], 1)]
+        maps = [first, torch.cat([x, self.pooled(smaller)], 1)]
+        return [maps[i] for i in self.out_indices]

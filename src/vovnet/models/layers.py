@@ -26,6 +26,16 @@ def make_norm(kind: Norm, channels: int) -> nn.Module:
     return nn.GroupNorm(groups, channels)
 
 
+def replace_norms(network: nn.Module, kind: Norm) -> None:
+    """Put fresh norms of another kind in the place of all batch norms, in place."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                norm = make_norm(kind, child.num_features)
+                act = getattr(child, "act", None)  # timm's norms hold their activation
+                setattr(module, name, norm if act is None else nn.Sequential(norm, act))
+
+
 class ConvNorm(nn.Module):
     """Convolution without bias, normalisation, ReLU; "same" padding for odd kernels."""
 

@@ -1,0 +1,69 @@
+"""Every backbone by its name: what a classifier stands on, and what a detector is built around."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.models import dsod_densenet, mobilenet, pelee, reference, vovnet
+from vovnet.models.backbone import Backbone
+from vovnet.models.layers import Norm, replace_norms
+
+# Beside the VoVNets and torchvision's networks, which have tables of their own.
+_OTHERS: dict[str, Callable[[], Backbone]] = {
+    **{name: partial(dsod_densenet.DSODDenseNet, s) for name, s in dsod_densenet.SPECS.items()},
+    "mobilenet_v1": mobilenet.MobileNetV1,
+    "peleenet": pelee.PeleeNet,
+}
+
+
+def list_backbones() -> list[str]:
+    """Names that `create_backbone` knows, sorted."""
+    return sorted((*vovnet.SPECS, *reference.NETWORKS, *_OTHERS))
+
+
+def create_backbone(
+    name: str,
+    *,
+    strides: Sequence[int] | None = None,
+    stem: Literal["pooled", "strided"] | None = None,
+    identity: bool | None = None,
+    ese: Literal["none", "last", "all"] | None = None,
+    norm: Norm | None = None,
+    caffe_stride: bool = False,
+) -> Backbone:
+    """A freshly initialised backbone by name.
+
+    `strides` chooses the taps that its forward returns (default: all, without a VoVNet's stem);
+    `norm` replaces its batch norms; `stem`, `identity` and `ese` override a VoVNet's spec;
+    `caffe_stride` gives a ResNet the stride in its first 1×1, and changes no other backbone.
+
+    Raises `UnknownNameError` for an unknown name, `VovnetError` for a stride without a tap, or an
+    override of what the backbone has not.
+    """
+    given: dict[str, Any] = {"stem": stem, "identity": identity, "ese": ese}
+    changes = {key: value for key, value in given.items() if value is not None}
+    if name in vovnet.SPECS:
+        spec = replace(vovnet.SPECS[name], **changes)
+        backbone: Backbone = vovnet.VoVNet(replace(spec, norm=norm or spec.norm))
+    elif name not in list_backbones():
+        raise UnknownNameError("backbone", name, list_backbones())
+    elif changes:
+        raise VovnetError(f"{name}: {', '.join(changes)} can be changed on VoVNets only")
+    elif name in reference.NETWORKS:
+        backbone = reference.ReferenceBackbone(name, caffe_stride=caffe_stride)
+    else:
+        backbone = _OTHERS[name]()
+    if norm is not None:
+        replace_norms(backbone, norm)
+    if strides is not None:
+        _select(backbone, strides, name)
+    return backbone
+
+
+def _select(backbone: Backbone, strides: Sequence[int], name: str) -> None:
+    try:
+        backbone.select_strides(strides)
+    except VovnetError as error:
+        raise VovnetError(f"{name}: {error}") from None
