@@ -20,7 +20,7 @@ FLOORS = {
     **dict.fromkeys(("deploy", "serve", "study", "predict"), 5),
     "train": 4,
     **dict.fromkeys(("evaluate", "lab"), 3),
-    "data": 2,
+    **dict.fromkeys(("data", "runtimes"), 2),
     "models": 1,
     "losses": 0.5,  # a detector is put together from network, criterion and decoder
     **dict.fromkeys(("boxes", "detections", "errors", "files", "device"), 0),

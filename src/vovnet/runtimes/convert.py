@@ -1,0 +1,113 @@
+"""Networks made convertible: plain tensors out, one number format within, and an ONNX file."""
+
+import contextlib
+import copy
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from vovnet.errors import MissingExtraError, VovnetError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class FlatNetwork(nn.Module):
+    """A copy of a network that computes in `dtype` and returns a flat tuple of float32 tensors.
+
+    The order is that of torch's pytree: named tuples and lists in order, dictionaries by insertion.
+    The copy is in eval mode and wants no gradients; the caller's network is left as it is.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.dtype = dtype
+        if dtype != torch.float32:
+            self.network.to(dtype)
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.float()  # statistics lose digits that every activation then lacks
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """N×3×H×W float32 to the flat outputs, float32 too."""
+        if self.dtype == torch.float32:
+            return tuple(_tensors(self.network(images)))
+        outputs = _tensors(self.network(images.to(self.dtype)))
+        return tuple(tensor.float() for tensor in outputs)
+
+
+def _tensors(outputs: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def write_onnx(
+    network: nn.Module,
+    example: Tensor,
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    dynamic_batch: bool = False,
+) -> None:
+    """Write a network as one ONNX file with its weights inside: "images" in, "output0"… out.
+
+    `example` is N×3×H×W; with `dynamic_batch` the file takes any batch, else exactly N. Input and
+    outputs are float32, the network computes in `dtype`. The exporter folds batch norms into their
+    convolutions. Raises `MissingExtraError` without onnxscript, `VovnetError` naming the operator
+    that ONNX does not have.
+    """
+    try:
+        import onnxscript  # noqa: F401  # torch imports it late, and says less
+    except ImportError:
+        raise MissingExtraError("onnxscript", "export") from None
+    if dynamic_batch and len(example) == 1:
+        example = example.repeat(2, 1, 1, 1)  # a batch of one would be taken for a constant
+    batch = {0: torch.export.Dim("batch", min=1, max=1024)}
+    flat = FlatNetwork(network, dtype).cpu()
+    try:
+        with quiet(), torch.no_grad():
+            count = len(flat(example))
+            torch.onnx.export(
+                flat,
+                (example,),
+                path,
+                input_names=["images"],
+                output_names=[f"output{i}" for i in range(count)],
+                dynamic_shapes=(batch,) if dynamic_batch else None,
+                external_data=False,  # a second file gets lost when the first is copied
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # dozens of kinds, from tracing to translation
+        raise conversion_error("ONNX", error) from error
+
+
+def conversion_error(target: str, error: BaseException) -> VovnetError:
+    """One line on why a network cannot become `target`: its operator where the error names one."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    text = "\n".join(map(str, reversed(chain)))
+    if operator := re.search(r"\b(?:aten|torchvision|prims)(?:\.|::)(\w+)", text):
+        return VovnetError(f"cannot convert to {target}: operator {operator[0]} is not supported")
+    lines = (line.strip() for line in text.splitlines())
+    return VovnetError(f"cannot convert to {target}: {next(filter(None, lines), repr(error))}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Converters talk: on standard output, in logs and in warnings about themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,99 @@
+"""ONNX Runtime: float32, or int8 by static quantization (QDQ)."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vovnet.errors import MissingExtraError, VovnetError
+from vovnet.runtimes.convert import quiet
+from vovnet.runtimes.onnx_file import read_input
+from vovnet.runtimes.runner import Runner, Settings
+
+
+def open_file(path: Path, shape: Sequence[int], settings: Settings) -> Runner:
+    """An ONNX file, made ready for images of the given shape.
+
+    Raises `VovnetError` for an operator that onnxruntime does not have.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "export") from None
+    with tempfile.TemporaryDirectory(prefix="vovnet-") as folder:
+        if settings.precision == "int8":
+            batches = settings.calibration_batches(shape)
+            path = _quantize(path, Path(folder), _Reader(read_input(path)[0], batches))
+        session = _session(ort, path, settings)
+    name = session.get_inputs()[0].name
+
+    def compute(images: Tensor) -> list[Tensor]:
+        outputs = session.run(None, {name: images.numpy(force=True)})
+        return [torch.from_numpy(output).to(settings.device).float() for output in outputs]
+
+    return Runner(
+        compute,
+        runtime="onnxruntime",
+        precision=settings.precision,
+        version=ort.__version__,
+        shape=shape,
+        device=settings.device,
+    )
+
+
+def _session(ort: Any, path: Path, settings: Settings) -> Any:
+    """The session's threads do not spin while they wait: several take turns in one process."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors only
+    providers = ["CPUExecutionProvider"]
+    if settings.device.type == "cuda":
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            raise VovnetError(
+                f"this onnxruntime cannot use {settings.device}; install onnxruntime-gpu instead"
+            )
+        providers.insert(0, "CUDAExecutionProvider")
+    try:
+        return ort.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # its kinds are private
+        reason = str(error).strip().splitlines()[0].rpartition("failed:")[2].strip()
+        raise VovnetError(f"{path.name}: onnxruntime cannot run it: {reason}") from error
+
+
+class _Reader:
+    """What the quantizer asks for calibration data: one named batch a time, None at the end."""
+
+    def __init__(self, name: str, batches: list[Tensor]) -> None:
+        self.feeds = iter([{name: batch.numpy()} for batch in batches])
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self.feeds, None)
+
+
+def _quantize(path: Path, folder: Path, reader: _Reader) -> Path:
+    """A new file with unsigned 8-bit activations and signed 8-bit weights, per channel.
+
+    Without VNNI the processor adds pairs of products in 16 bits, which saturate: there the
+    weights get 7 bits.
+    """
+    from onnxruntime import quantization as q
+
+    prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
+    with quiet():
+        q.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        q.quantize_static(
+            prepared,
+            quantized,
+            reader,  # pyrefly: ignore[bad-argument-type]  # it need not be a subclass
+            quant_format=q.QuantFormat.QDQ,
+            activation_type=q.QuantType.QUInt8,
+            weight_type=q.QuantType.QInt8,
+            per_channel=True,
+            reduce_range=not torch.cpu._is_vnni_supported(),
+        )
+    return quantized

@@ -1,0 +1,111 @@
+"""torch itself, four ways: eager, channels-last, torch.compile and an AOTInductor package."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vovnet.errors import VovnetError
+from vovnet.runtimes.convert import DTYPES, FlatNetwork, conversion_error
+from vovnet.runtimes.runner import Runner, Settings
+
+# Freezing folds batch norms and lays weights out for the kernels that read them.
+_INDUCTOR: dict[str, Any] = {"freezing": True}
+
+
+def open_eager(network: nn.Module, example: Tensor, settings: Settings) -> Runner:
+    """The network as it is, operator by operator."""
+    return _runner("eager", _flat(network, settings), example, settings)
+
+
+def open_channels_last(network: nn.Module, example: Tensor, settings: Settings) -> Runner:
+    """Eager, with N×H×W×C in memory: most convolution kernels read that without reordering."""
+    flat = _flat(network, settings).to(memory_format=torch.channels_last)
+
+    def forward(images: Tensor) -> tuple[Tensor, ...]:
+        return flat(images.contiguous(memory_format=torch.channels_last))
+
+    return _runner("channels_last", forward, example, settings)
+
+
+def open_compile(network: nn.Module, example: Tensor, settings: Settings) -> Runner:
+    """torch.compile for the example's shape; compiling takes tens of seconds."""
+    compiled = torch.compile(_flat(network, settings), dynamic=False, options=_INDUCTOR)
+    runner = _runner("compile", compiled, example, settings)
+    with _compiler_errors("torch.compile"):
+        runner(example)
+    return runner
+
+
+def open_aoti(network: nn.Module, example: Tensor, settings: Settings) -> Runner:
+    """An AOTInductor package, written, loaded and deleted; it runs without Python's overhead."""
+    flat, example = _flat(network, settings), example.to(settings.device)
+    with (
+        tempfile.TemporaryDirectory(prefix="vovnet-") as folder,
+        _compiler_errors("AOTInductor"),
+        torch.no_grad(),
+        _threads(settings.threads),
+    ):
+        package = torch._inductor.aoti_compile_and_package(
+            torch.export.export(flat, (example,)),
+            package_path=str(Path(folder) / "network.pt2"),
+            inductor_configs=_INDUCTOR,
+        )
+        loaded = torch._inductor.aoti_load_package(package)
+    return _runner("aoti", loaded, example, settings)
+
+
+def _flat(network: nn.Module, settings: Settings) -> FlatNetwork:
+    return FlatNetwork(network, DTYPES[settings.precision]).to(settings.device)
+
+
+def _runner(
+    runtime: str,
+    forward: Callable[[Tensor], tuple[Tensor, ...]],
+    example: Tensor,
+    settings: Settings,
+) -> Runner:
+    def compute(images: Tensor) -> list[Tensor]:
+        with _threads(settings.threads):
+            return list(forward(images))
+
+    return Runner(
+        compute,
+        runtime=runtime,
+        precision=settings.precision,
+        version=str(torch.__version__),
+        shape=example.shape,
+        device=settings.device,
+    )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """torch's thread count belongs to the process: set for one run, then put back."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _compiler_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except VovnetError:
+        raise
+    except Exception as error:  # dynamo, export and inductor have no common kind
+        if "C++ compiler" in str(error):
+            raise VovnetError(
+                f"{what} needs a C++ compiler and found none; install g++, or set CXX to one"
+            ) from error
+        raise conversion_error(what, error) from error
