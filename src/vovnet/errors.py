@@ -9,6 +9,8 @@ EXIT_BAD_INPUT = 2
 EXIT_PARTIAL = 3
 EXIT_REFUSED = 4
 
+_SHOWN = 60  # names of a table that a message lists; timm has over a thousand
+
 
 class VovnetError(Exception):
     """An error that is the input's, not the program's; printed as one line, no traceback."""
@@ -22,7 +24,9 @@ class UnknownNameError(VovnetError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = list(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
+        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        all_known = f"Known: {', '.join(known[:_SHOWN])}{more}."
+        hint = f"Did you mean {' or '.join(near)}?" if near else all_known
         super().__init__(f"unknown {kind} {name!r}. {hint}")
 
 

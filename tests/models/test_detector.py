@@ -11,7 +11,7 @@ from vovnet.detections import Detections
 from vovnet.losses import Target
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector, PointDecoder, PriorDecoder
-from vovnet.models.dsod import VOVNET_PRIORS, PriorOutput
+from vovnet.models.dsod import PriorOutput, prior_levels
 from vovnet.models.input_spec import InputSpec
 from vovnet.models.vovdet import VoVDetOutput
 
@@ -120,7 +120,7 @@ def test_point_decoder_thresholds():
 
 
 def test_prior_decoder_finds_what_was_planted():
-    priors = prior_boxes(VOVNET_PRIORS)
+    priors = prior_boxes(prior_levels((37, 18, 9, 5, 3, 2)))
     outputs = PriorOutput(torch.zeros(2, len(priors), 4), torch.zeros(2, len(priors), 4))
     outputs.class_logits[..., 0] = 9.0
     # The third map's (9×9, 32 pixels) row 4, column 2, first prior: a square of 111 at (80, 144).

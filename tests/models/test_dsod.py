@@ -7,17 +7,18 @@ from torch import nn
 from vovnet.boxes.anchors import prior_boxes
 from vovnet.lab import count
 from vovnet.models import create_model
-from vovnet.models.dsod import DSOD, VOVNET_PRIORS, DensePrediction
+from vovnet.models.dsod import DSOD, DensePrediction, prior_levels
 from vovnet.models.layers import L2Norm
 from vovnet.models.vovnet import SPECS, VoVNet
 
 SIDES = (37, 18, 9, 5, 3, 2)
+LEVELS = prior_levels(SIDES)
 
 
 def network(spec: str = "vovnet27_slim", device: str = "cpu", dense: bool = True) -> DSOD:
     with torch.device(device):
         backbone = VoVNet(SPECS[spec], out_indices=(2, 3, 4))
-        return DSOD(backbone, 21, VOVNET_PRIORS, (128, 128, 128), dense=dense)
+        return DSOD(backbone, 21, LEVELS, (128, 128, 128), dense=dense)
 
 
 def test_priors_by_the_formulas():
@@ -35,14 +36,14 @@ def test_priors_by_the_formulas():
             for column in range(side):
                 centre = ((column + 0.5) * steps[level], (row + 0.5) * steps[level])
                 expected += [[*centre, *shape] for shape in shapes]
-    priors = prior_boxes(VOVNET_PRIORS)
+    priors = prior_boxes(LEVELS)
     assert len(expected) == 8108
     assert priors.dtype == torch.float32
     torch.testing.assert_close(priors, torch.tensor(expected))
 
 
 def test_every_prior_has_its_centre_in_the_image():
-    centres = prior_boxes(VOVNET_PRIORS)[:, :2]
+    centres = prior_boxes(LEVELS)[:, :2]
     assert centres.min() > 0
     # The third map of 5 cells, 64 pixels apart, ends at 288; the released 300 for the last
     # level would put centres at 450.

@@ -13,10 +13,11 @@ from torch import nn
 
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.models import assembly, cifar, reference
-from vovnet.models.backbone import Backbone, Classifier
+from vovnet.models.backbone import Classifier
 from vovnet.models.detector import Detector
 from vovnet.models.layers import Norm, replace_norms
-from vovnet.models.trunks import create_backbone, list_backbones
+from vovnet.models.timm_backbone import PREFIX, create_timm_classifier
+from vovnet.models.trunks import create_backbone, is_backbone, list_backbones
 
 __all__ = [
     "create_backbone",
@@ -54,6 +55,8 @@ _FAMILIES: dict[str, Family] = {
     "vovdet_nano": Family(partial(assembly.vovdet_detector, 256), background=False),
     "dsod300": Family(partial(assembly.dsod_detector, True), _DENSE),
     "dsod300_plain": Family(partial(assembly.dsod_detector, False), ("vovnet27_slim",)),
+    "ssd300": Family(partial(assembly.ssd_detector, "ssd300"), ("mobilenet_v1",)),
+    "pelee304": Family(partial(assembly.ssd_detector, "pelee304"), ("peleenet",)),
     "refinedet320": Family(partial(assembly.refinedet_detector, 320), _REFINED),
     "refinedet512": Family(partial(assembly.refinedet_detector, 512), _REFINED),
 }
@@ -117,7 +120,7 @@ def create_model(
         if objects < 1:
             raise VovnetError(f"{name}: {count} classes leave no object class; give more")
         return create_detector(name, tuple(f"class{i}" for i in range(objects)))
-    if name not in (*list_backbones(), *cifar.SPECS):
+    if name not in cifar.SPECS and not is_backbone(name):
         raise UnknownNameError("model", name, list_models())
     if count < 0 or (count == 0 and name in cifar.SPECS):
         raise VovnetError(f"{name}: cannot have {count} classes; give more")
@@ -125,15 +128,20 @@ def create_model(
 
 
 def _create_classifier(name: str, count: int, changes: dict[str, Any]) -> nn.Module:
+    """A classifier, torchvision's and timm's with their own heads; the backbone for no classes."""
     if name in cifar.SPECS:
         return cifar.CifarNet(cifar.SPECS[name], count)
-    if name in reference.NETWORKS and count and not changes.keys() - {"norm"}:
+    theirs = name in reference.NETWORKS or name.startswith(PREFIX)
+    if not (theirs and count) or changes.keys() - {"norm"}:
+        backbone = create_backbone(name, **changes)
+        return Classifier(backbone, count) if count else backbone
+    if name in reference.NETWORKS:
         network = reference.NETWORKS[name][0](weights=None, num_classes=count)
-        if "norm" in changes:
-            replace_norms(network, changes["norm"])
-        return network
-    backbone: Backbone = create_backbone(name, **changes)
-    return Classifier(backbone, count) if count else backbone
+    else:
+        network = create_timm_classifier(name.removeprefix(PREFIX), count)
+    if "norm" in changes:
+        replace_norms(network, changes["norm"])
+    return network
 
 
 def create_detector(name: str, names: tuple[str, ...]) -> Detector:

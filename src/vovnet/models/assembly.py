@@ -9,7 +9,7 @@ from math import ceil
 from vovnet.boxes.anchors import prior_boxes
 from vovnet.losses.multibox import MultiBoxLoss, RefineLoss
 from vovnet.losses.task_aligned import TaskAlignedLoss
-from vovnet.models import dsod, refinedet, vovdet
+from vovnet.models import dsod, refinedet, ssd, vovdet
 from vovnet.models.detector import Detector, PointDecoder, PriorDecoder, RefineDecoder
 from vovnet.models.input_spec import InputSpec
 from vovnet.models.trunks import create_backbone
@@ -53,6 +53,22 @@ def dsod_detector(dense: bool, name: str, trunk: str, names: Names) -> Detector:
         MultiBoxLoss(priors),
         PriorDecoder(priors),
         InputSpec((300, 300), "warp", **_CAFFE),
+        names,
+    )
+
+
+def ssd_detector(family: str, name: str, trunk: str, names: Names) -> Detector:
+    """SSD300 or Pelee304 by the name of its spec, on a backbone with taps at strides 16 and 32."""
+    spec = ssd.SPECS[family]
+    backbone = create_backbone(trunk, strides=(16, 32))
+    levels = spec.levels(backbone.map_sides(spec.side))
+    priors = prior_boxes(levels)
+    return Detector(
+        name,
+        ssd.SSD(backbone, spec, levels, len(names) + 1),
+        MultiBoxLoss(priors),
+        PriorDecoder(priors),
+        InputSpec((spec.side, spec.side), "warp", mean=spec.mean, std=spec.std),
         names,
     )
 

@@ -25,6 +25,8 @@ class Backbone(nn.Module):
     `VovnetError` for a tap that does not exist.
     """
 
+    name = "backbone"  # what errors call it; `create_backbone` says it better
+
     def __init__(self, feature_info: Sequence[FeatureInfo], out_indices: Sequence[int]) -> None:
         super().__init__()
         self.feature_info = tuple(feature_info)
@@ -35,7 +37,7 @@ class Backbone(nn.Module):
         unknown = [i for i in out_indices if not 0 <= i < len(self.feature_info)]
         if unknown:
             last = len(self.feature_info) - 1
-            raise VovnetError(f"taps {unknown} do not exist; there are 0..{last}")
+            raise VovnetError(f"{self.name}: taps {unknown} do not exist; there are 0..{last}")
         self.out_indices = tuple(out_indices)
         self.taps = tuple(self.feature_info[i] for i in out_indices)
 
@@ -44,24 +46,25 @@ class Backbone(nn.Module):
         last = {info.stride: i for i, info in enumerate(self.feature_info)}
         missing = [s for s in strides if s not in last]
         if missing:
-            raise VovnetError(f"no tap of stride {missing}; there are {sorted(last)}")
+            raise VovnetError(
+                f"{self.name}: no tap of stride {', '.join(map(str, missing))}; "
+                f"there are {', '.join(map(str, sorted(last)))}"
+            )
         self.select([last[s] for s in strides])
 
     def map_sides(self, side: int) -> tuple[int, ...]:
         """Cells along each side of every chosen tap, for side×side images; nothing is computed.
 
-        Raises `VovnetError` for images too small for the backbone's strides.
+        Raises `VovnetError` for images that the backbone cannot take, as too small ones.
         """
         state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         shapes = {key: torch.empty_like(value, device="meta") for key, value in state.items()}
         images = torch.empty(2, 3, side, side, device="meta")
         try:
             maps = functional_call(self, shapes, images)
-        except RuntimeError:  # a pool or a convolution larger than its input
-            least = self.taps[-1].stride
-            raise VovnetError(
-                f"{side}×{side} pixels are too few for stride {least}; give more"
-            ) from None
+        except (RuntimeError, AssertionError) as error:  # say, a pool larger than its input
+            reason = " ".join(str(error).split())
+            raise VovnetError(f"{self.name}: cannot take {side}×{side} pixels: {reason}") from None
         return tuple(x.shape[-1] for x in maps)
 
 

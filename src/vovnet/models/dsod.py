@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vovnet.boxes.anchors import PriorLevel
 from vovnet.models.backbone import Backbone
-from vovnet.models.layers import L2Norm, bn_relu_conv, init_weights
+from vovnet.models.layers import L2Norm, bn_relu_conv, init_weights, rows_of_priors
 
 # Released code, except the last step: it has 300 for a 2×2 map, which puts centres outside the
 # image; 150 puts them inside.
@@ -28,10 +28,6 @@ def prior_levels(cells: Sequence[int]) -> tuple[PriorLevel, ...]:
         PriorLevel(*level)
         for level in zip(cells, _STEPS, _MIN_SIZES, _MAX_SIZES, _RATIOS, strict=True)
     )
-
-
-VOVNET_PRIORS = prior_levels((37, 18, 9, 5, 3, 2))  # 8,108 boxes at 300×300
-DENSENET_PRIORS = prior_levels((38, 19, 10, 5, 3, 2))  # 8,744
 
 
 class PriorOutput(NamedTuple):
@@ -87,12 +83,10 @@ class PriorHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.norm(x)
-        return self._split(self.classes(x), self.num_classes), self._split(self.offsets(x), 4)
-
-    @staticmethod
-    def _split(x: Tensor, columns: int) -> Tensor:
-        """N×(P·columns)×H×W to N×(H·W·P)×columns: the order of `prior_boxes`."""
-        return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, columns)
+        return (
+            rows_of_priors(self.classes(x), self.num_classes),
+            rows_of_priors(self.offsets(x), 4),
+        )
 
 
 class DSOD(nn.Module):

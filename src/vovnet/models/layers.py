@@ -66,6 +66,23 @@ class ConvNorm(nn.Module):
         return self.act(self.bn(self.conv(x)))
 
 
+class Bottleneck(nn.Module):
+    """A residual block with projection: 1×1, 3×3, 1×1, Caffe-style stride in the first 1×1."""
+
+    def __init__(self, in_channels: int, mid: int, out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            ConvNorm(in_channels, mid, 1, stride),
+            ConvNorm(mid, mid, 3),
+            ConvNorm(mid, out, 1, relu=False),
+        )
+        self.shortcut = ConvNorm(in_channels, out, 1, stride, relu=False)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.branch(x) + self.shortcut(x))
+
+
 class SeparableConvNorm(nn.Module):
     """Depthwise 3×3, pointwise 1×1, normalisation, ReLU; nothing between the two convolutions."""
 
@@ -121,6 +138,11 @@ def bn_relu_conv(
         nn.ReLU(inplace=False),  # the input is also read elsewhere
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
     )
+
+
+def rows_of_priors(x: Tensor, columns: int) -> Tensor:
+    """N×(P·columns)×H×W to N×(H·W·P)×columns: the order of `prior_boxes`."""
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, columns)
 
 
 def init_weights(network: nn.Module, convolution: Literal["kaiming", "xavier"]) -> None:

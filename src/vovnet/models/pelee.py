@@ -20,7 +20,7 @@ class Stem(nn.Module):
         self.learned = nn.Sequential(
             ConvNorm(width, width // 2, 1), ConvNorm(width // 2, width, 3, 2)
         )
-        self.pool = nn.MaxPool2d(2, 2)
+        self.pool = nn.MaxPool2d(2, 2, ceil_mode=True)
         self.mix = ConvNorm(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class PeleeNet(Backbone):
         info = [FeatureInfo(f"stage{i + 1}", widths[i + 1], 4 * 2**i) for i in range(4)]
         super().__init__(info, range(4))
         self.stem = Stem()
-        self.pool = nn.AvgPool2d(2)
+        self.pool = nn.AvgPool2d(2, ceil_mode=True)  # as Caffe rounds: 19 cells to 10
         self.stages = nn.ModuleList()
         for count, factor, width, out in zip(
             _LAYERS, _BOTTLENECK, widths[:-1], widths[1:], strict=True

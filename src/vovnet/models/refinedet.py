@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vovnet.boxes.anchors import PriorLevel
 from vovnet.models.backbone import Backbone
-from vovnet.models.layers import ConvNorm, init_weights
+from vovnet.models.layers import Bottleneck, ConvNorm, init_weights, rows_of_priors
 
 _ANCHORS = 3  # per cell: ratios 1, 2, 1/2 of one size, four strides wide
 _STRIDES = (8, 16, 32, 64)
@@ -34,23 +34,6 @@ class RefineDetOutput(NamedTuple):
     arm_offsets: Tensor
     class_logits: Tensor
     offsets: Tensor
-
-
-class Bottleneck(nn.Module):
-    """A residual block with projection: 1×1, 3×3, 1×1, Caffe-style stride in the first 1×1."""
-
-    def __init__(self, in_channels: int, mid: int, out: int, stride: int = 1) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
-            ConvNorm(in_channels, mid, 1, stride),
-            ConvNorm(mid, mid, 3),
-            ConvNorm(mid, out, 1, relu=False),
-        )
-        self.shortcut = ConvNorm(in_channels, out, 1, stride, relu=False)
-        self.act = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.branch(x) + self.shortcut(x))
 
 
 class TransferConnection(nn.Module):
@@ -86,12 +69,10 @@ class Predictor(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.inter(x)
-        return _split(self.classes(x), self.num_classes), _split(self.offsets(x), 4)
-
-
-def _split(x: Tensor, columns: int) -> Tensor:
-    """N×(P·columns)×H×W to N×(H·W·P)×columns: the order of `prior_boxes`."""
-    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, columns)
+        return (
+            rows_of_priors(self.classes(x), self.num_classes),
+            rows_of_priors(self.offsets(x), 4),
+        )
 
 
 class RefineDet(nn.Module):

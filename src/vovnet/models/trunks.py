@@ -9,6 +9,7 @@ from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.models import dsod_densenet, mobilenet, pelee, reference, vovnet
 from vovnet.models.backbone import Backbone
 from vovnet.models.layers import Norm, replace_norms
+from vovnet.models.timm_backbone import PREFIX, TimmBackbone
 
 # Beside the VoVNets and torchvision's networks, which have tables of their own.
 _OTHERS: dict[str, Callable[[], Backbone]] = {
@@ -19,8 +20,13 @@ _OTHERS: dict[str, Callable[[], Backbone]] = {
 
 
 def list_backbones() -> list[str]:
-    """Names that `create_backbone` knows, sorted."""
+    """Names that `create_backbone` knows, sorted; timm's come on top, as timm:NAME."""
     return sorted((*vovnet.SPECS, *reference.NETWORKS, *_OTHERS))
+
+
+def is_backbone(name: str) -> bool:
+    """Whether a name is a backbone's; what follows timm: is for timm to know."""
+    return name in list_backbones() or name.startswith(PREFIX)
 
 
 def create_backbone(
@@ -33,7 +39,7 @@ def create_backbone(
     norm: Norm | None = None,
     caffe_stride: bool = False,
 ) -> Backbone:
-    """A freshly initialised backbone by name.
+    """A freshly initialised backbone by name, timm:NAME for one of timm's.
 
     `strides` chooses the taps that its forward returns (default: all, without a VoVNet's stem);
     `norm` replaces its batch norms; `stem`, `identity` and `ese` override a VoVNet's spec;
@@ -47,23 +53,19 @@ def create_backbone(
     if name in vovnet.SPECS:
         spec = replace(vovnet.SPECS[name], **changes)
         backbone: Backbone = vovnet.VoVNet(replace(spec, norm=norm or spec.norm))
-    elif name not in list_backbones():
+    elif not is_backbone(name):
         raise UnknownNameError("backbone", name, list_backbones())
     elif changes:
         raise VovnetError(f"{name}: {', '.join(changes)} can be changed on VoVNets only")
+    elif name.startswith(PREFIX):
+        backbone = TimmBackbone(name.removeprefix(PREFIX))
     elif name in reference.NETWORKS:
         backbone = reference.ReferenceBackbone(name, caffe_stride=caffe_stride)
     else:
         backbone = _OTHERS[name]()
+    backbone.name = name
     if norm is not None:
         replace_norms(backbone, norm)
     if strides is not None:
-        _select(backbone, strides, name)
-    return backbone
-
-
-def _select(backbone: Backbone, strides: Sequence[int], name: str) -> None:
-    try:
         backbone.select_strides(strides)
-    except VovnetError as error:
-        raise VovnetError(f"{name}: {error}") from None
+    return backbone
