@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -9,7 +8,6 @@ from torchvision.models.detection._utils import BoxCoder
 
 from vovnet.boxes.anchors import PriorLevel, anchor_points, prior_boxes
 from vovnet.boxes.coding import decode_distances, decode_offsets, encode_offsets
-from vovnet.boxes.nms import select_detections
 
 VARIANCES = (0.1, 0.2)
 coordinate = st.floats(-50, 400, width=32)
@@ -101,81 +99,3 @@ def test_prior_boxes_of_one_level():
     expected = [[*centre, *shape] for centre in centres for shape in shapes]
     assert level.per_cell == 4
     assert prior_boxes([level]).tolist() == expected
-
-
-def overlap(a: list[float], b: list[float]) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    area_a, area_b = (a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])
-    return width * height / (area_a + area_b - width * height)
-
-
-def plain_nms(
-    boxes: list, scores: list, conf: float, iou: float, candidates: int, most: int
-) -> list[tuple[float, int, list[float]]]:
-    """Score, label and box of every survivor, best first, one class at a time."""
-    pairs = [
-        (score, label, box)
-        for box, row in zip(boxes, scores, strict=True)
-        for label, score in enumerate(row)
-        if score > conf
-    ]
-    pairs = sorted(pairs, reverse=True)[:candidates]
-    kept = []
-    for score, label, box in pairs:
-        if all(other[1] != label or overlap(box, other[2]) <= iou for other in kept):
-            kept.append((score, label, box))
-    return kept[:most]
-
-
-@st.composite
-def predictions(draw):
-    """Boxes on a coarse grid, also outside the image; every score different."""
-    count, classes = draw(st.integers(1, 14)), draw(st.integers(1, 3))
-    edge, length = st.integers(-20, 20), st.integers(0, 25)
-    boxes = []
-    for _ in range(count):
-        x, y = draw(edge), draw(edge)
-        boxes.append([float(x), float(y), float(x + draw(length)), float(y + draw(length))])
-    order = draw(st.permutations(range(count * classes)))
-    scores = ((np.array(order) + 1) / 64).reshape(count, classes)
-    return boxes, scores.tolist()
-
-
-@given(predictions(), st.sampled_from([0.0, 0.26]), st.sampled_from([0.1234, 0.4567]))
-@settings(deadline=None, max_examples=120)
-def test_selection_equals_plain_loops(case, conf, iou):
-    boxes, scores = case
-    for candidates, most in ((1000, 300), (7, 300), (1000, 3)):
-        found = select_detections(
-            torch.tensor(boxes),
-            torch.tensor(scores),
-            conf=conf,
-            iou=iou,
-            max_candidates=candidates,
-            max_detections=most,
-        )
-        expected = plain_nms(boxes, scores, conf, iou, candidates, most)
-        assert found[1].tolist() == [row[0] for row in expected]
-        assert found[2].tolist() == [row[1] for row in expected]
-        assert found[0].tolist() == [row[2] for row in expected]
-
-
-def test_classes_stay_apart_left_of_the_image():
-    """torchvision's batched_nms alone suppresses across classes when coordinates are negative."""
-    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [-11.0, -11.0, 0.0, 0.0]])
-    scores = torch.tensor([[0.9, 0.0], [0.0, 0.8]])
-    _, values, labels = select_detections(boxes, scores, conf=0.1, iou=0.5)
-    assert labels.tolist() == [0, 1]
-    assert values.tolist() == pytest.approx([0.9, 0.8])
-
-
-@pytest.mark.parametrize(("count", "classes"), [(0, 3), (5, 3), (5, 0)])
-def test_nothing_to_select(count, classes):
-    boxes, values, labels = select_detections(
-        torch.zeros(count, 4), torch.full((count, classes), 0.2), conf=0.2, iou=0.5
-    )
-    assert (boxes.shape, values.shape, labels.shape) == ((0, 4), (0,), (0,))
-    assert labels.dtype == torch.int64

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
+from vovnet.boxes import iou
 from vovnet.boxes.anchors import anchor_points
+from vovnet.boxes.iou import pairwise_iou
 from vovnet.losses import Target
-from vovnet.losses.task_aligned import TaskAlignedLoss, assign, pairwise_iou
+from vovnet.losses.task_aligned import TaskAlignedLoss, assign
 
 SIZE, STRIDES = (64, 96), (8, 16, 32)
 POINTS, STEPS = anchor_points(*SIZE, STRIDES)
@@ -22,52 +24,30 @@ def random_boxes(count: int, generator: torch.Generator, low: float = 6.0) -> to
     return torch.cat([centre - half, centre + half], 1)
 
 
-def case(counts: list[int], seed: int) -> tuple[torch.Tensor, ...]:
-    """Scores, boxes, truth boxes and labels, padded: a batch with so many truths an image."""
+def case(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, Target]:
+    """Logits and boxes of every point of an image with so many objects."""
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.rand(len(counts), len(POINTS), CLASSES, generator=generator)
-    half = torch.rand(len(counts), len(POINTS), 4, generator=generator) * 24 + 1
-    boxes = torch.cat([POINTS - half[..., :2], POINTS + half[..., 2:]], -1)
-    # Only the label tells a padded row, here a box like any other.
-    truths = torch.stack([random_boxes(max(counts), generator) for _ in counts])
-    labels = torch.full((len(counts), max(counts)), -1)
-    for i, count in enumerate(counts):
-        truths[i, :count] = random_boxes(count, generator)
-        labels[i, :count] = torch.randint(CLASSES, (count,), generator=generator)
-    return scores, boxes, truths, labels
-
-
-def test_pairwise_iou_equals_torchvision():
-    generator = torch.Generator().manual_seed(0)
-    a = torch.stack([random_boxes(5, generator) for _ in range(3)])
-    b = torch.stack([random_boxes(40, generator) for _ in range(3)])
-    overlap = pairwise_iou(a, b)
-    assert overlap.gt(0).any()
-    for i in range(3):
-        torch.testing.assert_close(overlap[i], box_iou(a[i], b[i]))
-
-
-def test_boxes_without_area_have_no_overlap():
-    flat = torch.tensor([[[5.0, 5, 5, 5], [0, 0, 10, 0], [0, 0, 10, 10]]])
-    assert pairwise_iou(flat, flat).tolist() == [[[0, 0, 0], [0, 0, 0], [0, 0, 1]]]
+    logits = torch.rand(len(POINTS), CLASSES, generator=generator).logit()
+    half = torch.rand(len(POINTS), 4, generator=generator) * 24 + 1
+    boxes = torch.cat([POINTS - half[:, :2], POINTS + half[:, 2:]], -1)
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+    return logits, boxes, Target(random_boxes(count, generator), labels)
 
 
 def plain_assign(
-    scores: torch.Tensor, boxes: torch.Tensor, truths: torch.Tensor, labels: torch.Tensor, top: int
+    scores: torch.Tensor, boxes: torch.Tensor, target: Target, top: int
 ) -> dict[int, tuple[int, float]]:
-    """One image, plain loops: point to (truth, target score) of every positive."""
-    overlap = box_iou(truths, boxes).tolist()
+    """Plain loops: point to (object, target score) of every positive."""
+    overlap = box_iou(target.boxes, boxes).tolist()
     wish: dict[int, list[int]] = {}
     measure = {}
-    for truth, box in enumerate(truths.tolist()):
-        if labels[truth] < 0:
-            continue
+    for truth, box in enumerate(target.boxes.tolist()):
         centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         reach = (max(8.0, (box[2] - box[0]) / 2), max(8.0, (box[3] - box[1]) / 2))
         inside = []
         for point, (x, y) in enumerate(POINTS.tolist()):
             if abs(x - centre[0]) < reach[0] and abs(y - centre[1]) < reach[1]:
-                score = float(scores[point, labels[truth]])
+                score = float(scores[point, target.labels[truth]])
                 measure[truth, point] = math.sqrt(score) * overlap[truth][point] ** 6
                 inside.append(point)
         inside.sort(key=lambda point: -measure[truth, point])
@@ -79,62 +59,78 @@ def plain_assign(
         mine = [p for p, t in owner.items() if t == truth]
         peak = max(measure[truth, p] for p in mine)
         ceiling = max(overlap[truth][p] for p in mine)
-        result[point] = (truth, measure[truth, point] / max(peak, 1e-12) * ceiling)
+        value = measure[truth, point] / max(peak, 1e-12) * ceiling
+        if value > 0:
+            result[point] = (truth, value)
     return result
 
 
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=3), st.integers(0, 10**6))
-@settings(deadline=None, max_examples=25)
-def test_assignment_equals_plain_loops(counts, seed):
-    scores, boxes, truths, labels = case(counts, seed)
-    found = assign(scores, boxes, POINTS, truths, labels, top=4)
-    for i in range(len(counts)):
-        expected = torch.zeros(len(POINTS), CLASSES)
-        expected_boxes = torch.zeros(len(POINTS), 4)
-        plain = plain_assign(scores[i], boxes[i], truths[i], labels[i], 4)
-        for point, (truth, value) in plain.items():
-            expected[point, labels[i, truth]] = value
-            expected_boxes[point] = truths[i, truth]
-        torch.testing.assert_close(found.scores[i], expected, atol=1e-5, rtol=1e-4)
-        # A point that overlaps its truth by nothing counts for neither: its target is 0.
-        sure = expected.sum(1) > 0
-        assert torch.equal(found.boxes[i, sure], expected_boxes[sure])
+@given(st.integers(0, 12), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=40)
+def test_assignment_equals_plain_loops(count, seed):
+    logits, boxes, target = case(count, seed)
+    found = assign(logits, boxes, POINTS, target, top=4)
+    expected = plain_assign(logits.sigmoid(), boxes, target, 4)
+    assert sorted(found.points.tolist()) == sorted(expected)
+    for point, label, score, box in zip(*found, strict=True):
+        truth, value = expected[int(point)]
+        assert label == target.labels[truth]
+        assert float(score) == pytest.approx(value, rel=1e-4, abs=1e-5)
+        assert torch.equal(box, target.boxes[truth])
 
 
-def check_limits(case: tuple[torch.Tensor, ...], top: int) -> None:
-    scores, boxes, truths, labels = case
-    found = assign(scores, boxes, POINTS, truths, labels, top=top)
-    assert torch.isfinite(found.scores).all()
-    assert (found.scores >= 0).all()
-    assert ((found.scores > 0).sum(2) <= 1).all()
-    overlap = pairwise_iou(truths, boxes).masked_fill((labels < 0)[:, :, None], 0.0)
-    assert (found.scores.amax(2) <= overlap.amax(2).amax(1, keepdim=True) + 1e-6).all()
-    for image in range(len(scores)):
-        for truth, label in zip(truths[image], labels[image], strict=True):
-            own = (found.boxes[image] == truth).all(1) & (found.scores[image].sum(1) > 0)
-            if label < 0:
-                assert not own.any()
-                continue
-            assert own.sum() <= top
-            assert (found.scores[image, own].argmax(1) == label).all()
+@given(st.integers(0, 40), st.integers(0, 10**6), st.integers(1, 400))
+@settings(deadline=None, max_examples=40)
+def test_parts_assign_as_the_whole_does(count, seed, pairs):
+    logits, boxes, target = case(count, seed)
+    whole = assign(logits, boxes, POINTS, target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(iou, "_PAIRS", pairs)
+        parts = assign(logits, boxes, POINTS, target)
+    # The end of a vector is rounded otherwise than its middle: scores may differ in the last digit.
+    torch.testing.assert_close(parts, whole, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("top", [1, 10, 1000])
-@pytest.mark.parametrize("counts", [[3, 0, 7], [40, 1], [150]])
-def test_limits_hold_also_in_a_crowd(counts, top):
-    assert len(POINTS) < 150  # the last case has more truths than points
-    check_limits(case(counts, 3), top)
+@pytest.mark.parametrize("count", [1, 7, 40, 150])
+def test_limits_hold_also_in_a_crowd(count, top):
+    assert len(POINTS) < 150  # the last case has more objects than points
+    logits, boxes, target = case(count, 3)
+    found = assign(logits, boxes, POINTS, target, top=top)
+    assert len(found.points) > 0
+    assert len(found.points.unique()) == len(found.points)
+    overlap = pairwise_iou(target.boxes, boxes).amax(0)[found.points]
+    assert (found.scores > 0).all()
+    # No point is told more than the best overlap of the object that it answers for.
+    assert (found.scores <= pairwise_iou(found.boxes, boxes).amax(1) + 1e-6).all()
+    assert (overlap > 0).all()
+    for box, label in zip(target.boxes, target.labels, strict=True):
+        own = (found.boxes == box).all(1)
+        assert own.sum() <= top
+        assert (found.labels[own] == label).all()
 
 
-def test_no_truths_at_all():
-    scores, boxes, _, _ = case([1, 1], 0)
-    for padded in (0, 2):
-        truths, labels = torch.zeros(2, padded, 4), torch.full((2, padded), -1)
-        found = assign(scores, boxes, POINTS, truths, labels)
-        assert found.scores.shape == scores.shape
-        assert found.boxes.shape == boxes.shape
-        assert found.scores.eq(0).all()
-        assert found.boxes.eq(0).all()
+def test_of_equal_objects_the_first_has_the_points():
+    logits, boxes, _ = case(0, 1)
+    box = torch.tensor([[20.0, 10.0, 60.0, 50.0]])
+    target = Target(box.repeat(3, 1), torch.tensor([2, 2, 2]))
+    found = assign(logits, boxes, POINTS, target)
+    alone = assign(logits, boxes, POINTS, Target(box, torch.tensor([2])))
+    assert len(alone.points) == 10
+    assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
+
+
+def test_no_objects_at_all():
+    logits, boxes, target = case(0, 0)
+    found = assign(logits, boxes, POINTS, target)
+    assert [x.shape for x in found] == [(0,), (0,), (0,), (0, 4)]
+    assert (found.points.dtype, found.labels.dtype) == (torch.int64, torch.int64)
+
+
+def test_an_object_without_area_has_no_points():
+    logits, boxes, _ = case(0, 0)
+    target = Target(torch.tensor([[20.0, 10.0, 20.0, 50.0]]), torch.tensor([0]))
+    assert len(assign(logits, boxes, POINTS, target).points) == 0
 
 
 @pytest.mark.parametrize("side", [1.0, 3.0, 7.0])
@@ -142,16 +138,14 @@ def test_no_truths_at_all():
 def test_a_tiny_object_has_a_point(side, corner):
     """No cell centre lies in it, and an untrained network says boxes of about 4 strides."""
     x, y = corner
-    truths = torch.tensor([[[x, y, x + side, y + side]]])
+    target = Target(torch.tensor([[x, y, x + side, y + side]]), torch.tensor([2]))
     reach = 2.127 * STEPS[:, None]  # softplus(2)
-    boxes = torch.cat([POINTS - reach, POINTS + reach], 1)[None]
-    scores = torch.full((1, len(POINTS), CLASSES), 0.01)
-    found = assign(scores, boxes, POINTS, truths, torch.tensor([[2]]))
-    own = found.scores[0, :, 2] > 0
-    assert 1 <= own.sum() <= 10
-    assert found.scores[0, :, :2].eq(0).all()
+    boxes = torch.cat([POINTS - reach, POINTS + reach], 1)
+    found = assign(torch.full((len(POINTS), CLASSES), -4.6), boxes, POINTS, target)
+    assert 1 <= len(found.points) <= 10
+    assert (found.labels == 2).all()
     centre = torch.tensor([x + side / 2, y + side / 2])
-    assert ((POINTS[own] - centre).abs() < 8).all()
+    assert ((POINTS[found.points] - centre).abs() < 8).all()
 
 
 def outputs_for(batch: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,8 +156,7 @@ def outputs_for(batch: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def targets_for(counts: list[int], seed: int) -> list[Target]:
-    _, _, boxes, labels = case([*counts, 1], seed)
-    return [Target(boxes[i, :n], labels[i, :n]) for i, n in enumerate(counts)]
+    return [case(count, seed + i)[2] for i, count in enumerate(counts)]
 
 
 @pytest.mark.parametrize("counts", [[0], [0, 0], [0, 3], [150, 1]])

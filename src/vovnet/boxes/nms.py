@@ -1,32 +1,75 @@
-"""From dense scores and boxes to the few that remain."""
+"""From dense scores and boxes to the few that remain.
 
+Three steps, so that the costly ones see little: `likely_rows` finds by one reduction of the logits
+where a score can exceed the threshold, `best_pairs` ranks (box, class) pairs by score, and
+`suppress` is given the boxes of those pairs only.
+"""
+
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
+
+# Coordinates beyond this many pixels do not come from an image; see `suppress`.
+_FAR = 1e6
 
 
-def select_detections(
-    boxes: Tensor,
-    scores: Tensor,
-    *,
-    conf: float,
-    iou: float,
-    max_candidates: int = 1000,
-    max_detections: int = 300,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-class non-maximum suppression of one image.
+class Pairs(NamedTuple):
+    """(box, class) pairs that compete: rows K (which box), labels K and scores K."""
 
-    `boxes` is A×4 xyxy, `scores` A×C (no background column). Every (box, class) pair whose score
-    exceeds `conf` competes; the best `max_candidates` enter the suppression at overlap `iou`.
-    Returns boxes K×4, scores K and labels K, best first, K ≤ `max_detections`.
+    rows: Tensor
+    labels: Tensor
+    scores: Tensor
+
+
+def likely_rows(logits: Tensor, conf: float, background: Tensor | None = None) -> Tensor:
+    """The rows of A×C `logits` in which a score may exceed `conf`, as ascending indices.
+
+    Scores are the logits' sigmoid; or, with A logits of the `background`, their softmax with it,
+    which never exceeds the sigmoid of a logit less the background's. No row is missed; a row with
+    a NaN is none.
     """
-    box_index, labels = (scores > conf).nonzero(as_tuple=True)
-    values = scores[box_index, labels]
-    if len(values) > max_candidates:
-        values, order = values.topk(max_candidates)
-        box_index, labels = box_index[order], labels[order]
-    candidates = boxes[box_index]
-    # batched_nms keeps classes apart by shifting each past the largest coordinate, which works
-    # only if none is negative; boxes may reach out of the image.
-    corner = candidates.amin() if len(candidates) else 0.0
-    keep = batched_nms(candidates - corner, values, labels, iou)[:max_detections]
-    return candidates[keep], values[keep], labels[keep]
+    if logits.shape[1] == 0:
+        return torch.zeros(0, dtype=torch.int64, device=logits.device)
+    best = logits.amax(1).float()
+    if background is not None:
+        best = best - background.float()
+    # A hair lower than `conf`, because scores are rounded.
+    bar = torch.tensor(0.9999 * min(max(conf, 0.0), 1.0)).logit().item()
+    return (best >= bar).nonzero().squeeze(1)
+
+
+def best_pairs(rows: Tensor, scores: Tensor, conf: float, most: int = 1000) -> Pairs:
+    """The best `most` pairs whose score exceeds `conf`.
+
+    `scores` is R×C without background, `rows` tells of which box each row is.
+    """
+    if len(scores) > most:
+        # None of the best pairs stands outside the rows with the best maxima.
+        best = scores.amax(1).nan_to_num(-1.0).topk(most).indices.sort().values
+        rows, scores = rows[best], scores[best]
+    place, labels = (scores > conf).nonzero(as_tuple=True)
+    values = scores[place, labels]
+    if len(values) > most:
+        values, order = values.topk(most)
+        place, labels = place[order], labels[order]
+    return Pairs(rows[place], labels, values)
+
+
+def suppress(
+    boxes: Tensor, pairs: Pairs, iou: float, most: int = 300
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per-class non-maximum suppression at overlap `iou` of K boxes (xyxy), one a pair.
+
+    Returns boxes, scores and labels, best first, at most `most` of them. Boxes that are not finite
+    are dropped first, so that they suppress nothing.
+    """
+    finite = boxes.isfinite().all(1)
+    boxes, labels, scores = boxes[finite], pairs.labels[finite], pairs.scores[finite]
+    # Classes are kept apart by shifting each past all others, in one run of the suppression.
+    # In float64 the shifted boxes keep every digit; torchvision's batched_nms rounds them, and
+    # loses them beside a box that is far outside the image or has negative coordinates.
+    apart = boxes.double().clamp(-_FAR, _FAR) + labels[:, None] * (3 * _FAR)
+    keep = nms(apart, scores.double(), iou)[:most]
+    return boxes[keep], scores[keep], labels[keep]

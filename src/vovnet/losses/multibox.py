@@ -1,14 +1,19 @@
 """The SSD criterion: prior matching, softmax with hard negatives, smooth L1 (arXiv 1512.02325)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_convert
 
 from vovnet.boxes.coding import decode_offsets, encode_offsets
+from vovnet.boxes.iou import iou_rows, pairwise_iou
 from vovnet.losses.target import Target
+
+_RANKED = 16  # priors that are ranked for every box at once
+_Wish = tuple[int, int, int]  # a prior that a box wants: (less is better, box, prior)
 
 
 @dataclass(frozen=True)
@@ -25,23 +30,68 @@ def match_priors(priors: Tensor, boxes: Tensor, threshold: float = 0.5) -> Tenso
     """Which box each prior answers for: A int64 indices into `boxes` (G×4 xyxy), -1 for none.
 
     `priors` is A×4 xyxy. Two steps as in SSD section 2.2: a bipartite match that gives every box
-    the best prior still free, then every other prior takes its best box above `threshold`.
+    the best prior still free, then every other prior takes its best box above `threshold`. Of
+    equal overlaps the first box and the first prior win. No tensor on the way exceeds 8 MB,
+    unless a single row of the overlaps does.
     """
-    if len(boxes) == 0:
-        return priors.new_full((len(priors),), -1, dtype=torch.int64)
-    overlap = box_iou(boxes, priors)
-    best, owner = overlap.max(0)
-    matched = torch.where(best > threshold, owner, torch.full_like(owner, -1))
-    free = overlap.clone()
-    for _ in range(len(boxes)):
-        value, flat = free.flatten().max(0)
-        if value <= 0:
-            break
-        box, prior = divmod(int(flat), free.shape[1])
-        matched[prior] = box
-        free[box] = -1.0
-        free[:, prior] = -1.0
+    best = torch.full_like(priors[:, 0], threshold, dtype=torch.float32)
+    matched = torch.full_like(best, -1, dtype=torch.int64)
+    rankings = []
+    for first, overlap in iou_rows(boxes, priors):
+        value, box = overlap.max(0)
+        matched = torch.where(value > best, box + first, matched)
+        best = torch.maximum(best, value)
+        tops = _ranking_keys(overlap).topk(min(_RANKED, len(priors)), 1).values.tolist()
+        rankings += [_ranking(i, boxes[i], priors, top) for i, top in enumerate(tops, first)]
+    owners = _bipartite(rankings)
+    matched[list(owners)] = matched.new_tensor(list(owners.values()))
     return matched
+
+
+def _ranking_keys(overlap: Tensor) -> Tensor:
+    """Overlap and prior in one integer each, G×A int64: larger is better, and none is equal.
+
+    The bits of a float that is not negative order as it does; of equal overlaps the first prior is
+    the better one.
+    """
+    count = overlap.shape[1]
+    return (overlap.view(torch.int32).long() << 32) | torch.arange(
+        count - 1, -1, -1, device=overlap.device
+    )
+
+
+def _ranking(index: int, box: Tensor, priors: Tensor, keys: list[int]) -> Iterator[_Wish]:
+    """The priors that box `index` overlaps, best first; `keys` are its first few.
+
+    More are computed only when asked for, each time twice as many: most boxes are content with
+    one of their first.
+    """
+    while keys:
+        for key in keys:
+            overlap, place = key >> 32, key & 0xFFFFFFFF
+            if overlap <= 0:
+                return
+            yield -overlap, index, len(priors) - 1 - place
+        rest = _ranking_keys(pairwise_iou(box[None], priors))[0]
+        rest = rest[rest < keys[-1]]
+        keys = rest.topk(min(2 * len(keys), len(rest))).values.tolist()
+
+
+def _bipartite(rankings: Sequence[Iterator[_Wish]]) -> dict[int, int]:
+    """Prior to box: the best pair of which both are free, again and again."""
+    owners: dict[int, int] = {}
+    wishes = [wish for ranking in rankings if (wish := next(ranking, None))]
+    heapify(wishes)
+    while wishes:
+        _, box, prior = wishes[0]
+        if prior not in owners:
+            owners[prior] = box
+            heappop(wishes)
+        elif wish := next(rankings[box], None):
+            heapreplace(wishes, wish)
+        else:
+            heappop(wishes)
+    return owners
 
 
 @torch.no_grad()
@@ -51,10 +101,11 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, ratio: int = 3) ->
     `background_loss` and `positive` are N×A; so is the returned mask. An image without any
     positive trains its `ratio` hardest negatives, so that empty images teach too.
     """
-    loss = background_loss.masked_fill(positive, -torch.inf)
     count = ratio * positive.sum(1, keepdim=True).clamp(min=1)
-    rank = loss.argsort(1, descending=True).argsort(1)
-    return (rank < count) & ~positive
+    deepest = min(int(count.max()), positive.shape[1]) if positive.numel() else 0
+    hardest = background_loss.masked_fill(positive, -torch.inf).topk(deepest, 1).indices
+    wanted = torch.arange(deepest, device=count.device) < count
+    return torch.zeros_like(positive).scatter_(1, hardest, wanted) & ~positive
 
 
 def multibox(
@@ -83,15 +134,14 @@ def multibox(
         index = matches[i, mine]
         labels[i, mine] = target.labels[index] + 1
         wanted[i, mine] = encode_offsets(target.boxes[index], priors[i, mine], rule.variances)
-    cross_entropy = nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), reduction="none"
-    ).view_as(labels)
     excluded = positive if eligible is None else positive | ~eligible
-    background = (logits.logsumexp(2) - logits[..., 0]).masked_fill(excluded, -torch.inf)
-    negative = hard_negatives(background, positive, rule.negative_ratio) & ~excluded
+    with torch.no_grad():
+        background = (logits.logsumexp(2) - logits[..., 0]).masked_fill(excluded, -torch.inf)
+    training = positive | hard_negatives(background, positive, rule.negative_ratio) & ~excluded
+    classes = nn.functional.cross_entropy(logits[training], labels[training], reduction="sum")
     total = positive.sum().clamp(min=1)
     box = nn.functional.smooth_l1_loss(offsets[positive], wanted[positive], reduction="sum")
-    return cross_entropy[positive | negative].sum() / total, box / total
+    return classes / total, box / total
 
 
 @dataclass(frozen=True)

@@ -14,79 +14,94 @@ from torchvision.ops import generalized_box_iou_loss
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
+from vovnet.boxes.iou import iou_rows
 from vovnet.losses.target import Target
 
 
 class Assignment(NamedTuple):
-    """Per point: class targets N×A×C in [0, 1] and the matched box N×A×4 (zeros where none)."""
+    """The P positives: points P, labels P, class targets P in (0, 1] and matched boxes P×4."""
 
+    points: Tensor
+    labels: Tensor
     scores: Tensor
     boxes: Tensor
 
 
-def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of N×G×4 with N×A×4 xyxy boxes: N×G×A. Boxes without area give 0, never NaN."""
-    low = torch.maximum(a[:, :, None, :2], b[:, None, :, :2])
-    high = torch.minimum(a[:, :, None, 2:], b[:, None, :, 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    area_a = (a[..., 2:] - a[..., :2]).prod(-1)
-    area_b = (b[..., 2:] - b[..., :2]).prod(-1)
-    union = area_a[:, :, None] + area_b[:, None, :] - overlap
-    return overlap / union.clamp(min=1e-9)
-
-
 @torch.no_grad()
 def assign(
-    scores: Tensor,
+    logits: Tensor,
     boxes: Tensor,
     points: Tensor,
-    truth_boxes: Tensor,
-    truth_labels: Tensor,
+    target: Target,
     *,
     top: int = 10,
     reach: float = 8.0,
 ) -> Assignment:
-    """Match predictions (scores N×A×C, boxes N×A×4) to G padded truths (labels N×G, -1 = none).
+    """Match one image's predictions (logits A×C, boxes A×4) at A points to its G objects.
 
-    Candidates of a box are the points inside it, the box taken at least `reach` pixels to each
-    side of its centre so that small objects have candidates too. A point wanted by several boxes
-    goes to the one that its prediction overlaps most. All boxes are xyxy in input pixels.
+    Candidates of an object are the points inside its box, the box taken at least `reach` pixels to
+    each side of its centre so that small objects have candidates too. A point wanted by several
+    objects goes to the one that its prediction overlaps most, of equals to the first. All boxes
+    are xyxy in input pixels. No tensor on the way exceeds 4 MB, unless a single row of the
+    overlaps or `top`·G numbers do.
     """
-    num_classes = scores.shape[2]
-    if truth_boxes.shape[1] == 0:
-        return Assignment(torch.zeros_like(scores), torch.zeros_like(boxes))
-    present = truth_labels >= 0
-    overlap = pairwise_iou(truth_boxes, boxes)
-    wanted = truth_labels.clamp(min=0)[:, :, None].expand(-1, -1, scores.shape[1])
-    class_scores = scores.transpose(1, 2).gather(1, wanted)
-    inside = _near(points, truth_boxes, reach) & present[:, :, None]
-    measure = class_scores.sqrt() * overlap.pow(6) * inside
+    wishes = [
+        _wishes(logits, overlap, points, target.boxes[first:], target.labels[first:], top, reach)
+        for first, overlap in iou_rows(target.boxes, boxes)
+    ]
+    if not wishes:
+        nobody = torch.zeros(0, dtype=torch.int64, device=logits.device)
+        return Assignment(nobody, nobody, boxes.new_zeros(0), boxes.new_zeros(0, 4))
+    point, overlap, measure, inside = (torch.cat(part) for part in zip(*wishes, strict=True))
+    truth = torch.arange(len(point), device=point.device)[:, None].expand_as(point)[inside]
+    point, overlap, measure = point[inside], overlap[inside], measure[inside]
 
-    best = measure.topk(min(top, measure.shape[2]), dim=2).indices
-    chosen = torch.zeros_like(inside).scatter_(2, best, True) & inside
-    # One box a point: of the boxes that chose it, the one it overlaps most.
-    owner = overlap.masked_fill(~chosen, -1.0).argmax(1)
-    positive = chosen.any(1)
-    mine = nn.functional.one_hot(owner, truth_boxes.shape[1]).transpose(1, 2).bool()
-    chosen &= mine
+    most = overlap.new_zeros(len(points)).scatter_reduce(0, point, overlap, "amax")
+    closest = overlap == most[point]
+    owner = torch.full_like(most, len(target.boxes), dtype=torch.int64)
+    owner = owner.scatter_reduce(0, point[closest], truth[closest], "amin")
+    own = owner[point] == truth
+    point, truth, overlap, measure = point[own], truth[own], overlap[own], measure[own]
 
-    measure = measure * chosen
+    none = overlap.new_zeros(len(target.boxes))
     # sqrt(score)·IoU⁶ of a tiny object in a fresh network is around 1e-15.
-    peak = measure.amax(2, keepdim=True).clamp(min=1e-30)
-    ceiling = (overlap * chosen).amax(2, keepdim=True)
-    quality = (measure / peak * ceiling).amax(1)
-    labels = wanted[:, :, 0].gather(1, owner)
-    one_hot = nn.functional.one_hot(labels, num_classes).to(scores.dtype)
-    matched = truth_boxes.gather(1, owner[:, :, None].expand(-1, -1, 4))
-    weight = quality * positive
-    return Assignment(one_hot * weight[:, :, None], matched * positive[:, :, None])
+    peak = none.scatter_reduce(0, truth, measure, "amax").clamp(min=1e-30)
+    ceiling = none.scatter_reduce(0, truth, overlap, "amax")
+    scores = measure / peak[truth] * ceiling[truth]
+    sure = scores > 0
+    truth = truth[sure]
+    return Assignment(point[sure], target.labels[truth], scores[sure], target.boxes[truth])
+
+
+def _wishes(
+    logits: Tensor,
+    overlap: Tensor,
+    points: Tensor,
+    truths: Tensor,
+    labels: Tensor,
+    top: int,
+    reach: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The `top` points of g objects by sqrt(score)·IoU⁶, with what is known of them.
+
+    `overlap` is g×A, of the first g `truths` and `labels`. Returns points g×top, their overlap,
+    their measure and whether they are candidates at all.
+    """
+    truths, labels = truths[: len(overlap)], labels[: len(overlap)]
+    scores = logits.T[labels].float().sigmoid()
+    inside = _near(points, truths, reach)
+    measure = scores.sqrt() * overlap.pow(6) * inside
+    best, point = measure.topk(min(top, len(points)), 1)
+    return point, overlap.gather(1, point), best, inside.gather(1, point)
 
 
 def _near(points: Tensor, boxes: Tensor, reach: float) -> Tensor:
-    """Which of A points lie in each of N×G boxes, widened to `reach`: N×G×A."""
-    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
-    half = ((boxes[..., 2:] - boxes[..., :2]) / 2).clamp(min=reach)
-    return ((points - centre[:, :, None]).abs() < half[:, :, None]).all(-1)
+    """Which of A points lie in each of g boxes, widened to `reach`: g×A."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=reach)
+    x, y = points.T.contiguous()
+    beside = (x - centre[:, :1]).abs() < half[:, :1]
+    return beside & ((y - centre[:, 1:]).abs() < half[:, 1:])
 
 
 @dataclass(frozen=True)
@@ -112,25 +127,19 @@ class TaskAlignedLoss:
         logits = class_logits.float()
         points, strides = points.to(logits.device), strides.to(logits.device)
         boxes = decode_distances(distances.float(), points, strides)
-        truth_boxes, truth_labels = _pad(targets)
-        matched = assign(logits.detach().sigmoid(), boxes, points, truth_boxes, truth_labels)
-        total = matched.scores.sum().clamp(min=1.0)
-        weight = matched.scores.sum(2)
-        positive = weight > 0
-        overlap = generalized_box_iou_loss(boxes[positive], matched.boxes[positive])
-        classes = nn.functional.binary_cross_entropy_with_logits(
-            logits, matched.scores, reduction="sum"
+        matches = [
+            assign(own_logits, own_boxes, points, target)
+            for own_logits, own_boxes, target in zip(logits, boxes, targets, strict=True)
+        ]
+        image = torch.cat([torch.full_like(m.points, i) for i, m in enumerate(matches)])
+        point, label, weight, truth = (torch.cat(part) for part in zip(*matches, strict=True))
+        total = weight.sum().clamp(min=1.0)
+        overlap = generalized_box_iou_loss(boxes[image, point], truth)
+        # Cross-entropy of logit x and target t is softplus(x) - t·x, and few targets are not 0.
+        classes = (
+            nn.functional.softplus(logits).sum() - (logits[image, point, label] * weight).sum()
         )
         return {
             "class": classes / total,
-            "box": self.box_weight * (overlap * weight[positive]).sum() / total,
+            "box": self.box_weight * (overlap * weight).sum() / total,
         }
-
-
-def _pad(targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
-    """Targets of a batch as N×G×4 boxes and N×G labels, padded with zero boxes labelled -1."""
-    boxes = nn.utils.rnn.pad_sequence([t.boxes for t in targets], batch_first=True)
-    labels = nn.utils.rnn.pad_sequence(
-        [t.labels for t in targets], batch_first=True, padding_value=-1
-    )
-    return boxes, labels

@@ -12,7 +12,7 @@ from torchvision.ops import box_convert
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances, decode_offsets
-from vovnet.boxes.nms import select_detections
+from vovnet.boxes.nms import best_pairs, likely_rows, suppress
 from vovnet.detections import Detections
 from vovnet.losses.target import Target
 from vovnet.models.input_spec import InputSpec
@@ -119,14 +119,17 @@ class PointDecoder:
     def __call__(
         self, outputs: Any, image_size: tuple[int, int], conf: float, iou: float
     ) -> list[Found]:
-        points, strides = anchor_points(*image_size, self.strides)
-        scores = outputs.class_logits.float().sigmoid()
-        points, strides = points.to(scores.device), strides.to(scores.device)
-        boxes = decode_distances(outputs.distances.float(), points, strides)
-        return [
-            Found(*select_detections(b, s, conf=conf, iou=iou))
-            for b, s in zip(boxes, scores, strict=True)
-        ]
+        """One `Found` per image; `image_size` is the (height, width) of the input."""
+        device = outputs.class_logits.device
+        points, strides = (x.to(device) for x in anchor_points(*image_size, self.strides))
+        found = []
+        for logits, distances in zip(outputs.class_logits, outputs.distances, strict=True):
+            likely = likely_rows(logits, conf)
+            pairs = best_pairs(likely, logits[likely].float().sigmoid(), conf)
+            rows = pairs.rows
+            boxes = decode_distances(distances[rows].float(), points[rows], strides[rows])
+            found.append(Found(*suppress(boxes, pairs, iou)))
+        return found
 
 
 @dataclass(frozen=True)
@@ -139,14 +142,16 @@ class PriorDecoder:
     def __call__(
         self, outputs: Any, image_size: tuple[int, int], conf: float, iou: float
     ) -> list[Found]:
-        scores = outputs.class_logits.float().softmax(2)[..., 1:]
-        boxes = decode_offsets(
-            outputs.offsets.float(), self.priors.to(scores.device), self.variances
-        )
-        return [
-            Found(*select_detections(b, s, conf=conf, iou=iou))
-            for b, s in zip(boxes, scores, strict=True)
-        ]
+        """One `Found` per image; `image_size` is the priors' own."""
+        priors = self.priors.to(outputs.offsets.device)
+        found = []
+        for logits, offsets in zip(outputs.class_logits, outputs.offsets, strict=True):
+            likely = likely_rows(logits[:, 1:], conf, background=logits[:, 0])
+            pairs = best_pairs(likely, logits[likely].float().softmax(1)[:, 1:], conf)
+            rows = pairs.rows
+            boxes = decode_offsets(offsets[rows].float(), priors[rows], self.variances)
+            found.append(Found(*suppress(boxes, pairs, iou)))
+        return found
 
 
 @dataclass(frozen=True)
@@ -163,13 +168,15 @@ class RefineDecoder:
     ) -> list[Found]:
         """One `Found` per image; `image_size` is the anchors' own."""
         anchors = self.anchors.to(outputs.offsets.device)
-        refined = decode_offsets(outputs.arm_offsets.float(), anchors, self.variances)
-        refined = box_convert(refined, "xyxy", "cxcywh")
-        boxes = decode_offsets(outputs.offsets.float(), refined, self.variances)
-        objectness = outputs.arm_logits.float().softmax(2)[..., 1:]
-        scores = outputs.class_logits.float().softmax(2)[..., 1:]
-        scores = scores * (objectness >= self.min_objectness)
-        return [
-            Found(*select_detections(b, s, conf=conf, iou=iou, max_detections=500))
-            for b, s in zip(boxes, scores, strict=True)
-        ]
+        found = []
+        for arm_logits, arm_offsets, logits, offsets in zip(*outputs, strict=True):
+            likely = likely_rows(logits[:, 1:], conf, background=logits[:, 0])
+            objectness = arm_logits[likely].float().softmax(1)[:, 1]
+            likely = likely[objectness >= self.min_objectness]
+            pairs = best_pairs(likely, logits[likely].float().softmax(1)[:, 1:], conf)
+            rows = pairs.rows
+            refined = decode_offsets(arm_offsets[rows].float(), anchors[rows], self.variances)
+            refined = box_convert(refined, "xyxy", "cxcywh")
+            boxes = decode_offsets(offsets[rows].float(), refined, self.variances)
+            found.append(Found(*suppress(boxes, pairs, iou, most=500)))
+        return found
