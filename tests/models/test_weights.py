@@ -192,15 +192,30 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, detector):
     save_tensors(path, kept, {"model": "vovdet_nano", "names": list(NAMES)})
     message = refusal(load_detector, path)
     assert message == (
-        f"{path}: does not fit vovdet_nano: tensors 12 missing ({', '.join(gone[:10])}); "
-        f"1 extra (neck.bogus); 1 of another shape ({reshaped})"
+        f"{path}: does not fit vovdet_nano: tensors 12 missing ({', '.join(gone[:10])}, ...); "
+        f"1 extra (neck.bogus); 1 of another shape ({reshaped}); "
+        "likely cause: they are another model's"
     )
 
 
 def test_other_class_count_does_not_fit(tmp_path, detector):
     path = tmp_path / "x.safetensors"
     save_tensors(path, detector.network.state_dict(), {"model": "vovdet_nano", "names": ["a"]})
-    assert "6 of another shape (heads.0.classes.2.bias, " in refusal(load_detector, path)
+    message = refusal(load_detector, path)
+    assert "6 of another shape (heads.0.classes.2.bias, " in message
+    assert message.endswith("likely cause: they are for another number of classes")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_none_are_refused(tmp_path, detector, value):
+    path = tmp_path / "x.safetensors"
+    state = {k: v.clone() for k, v in detector.network.state_dict().items()}
+    state["backbone.stem.0.bn.running_var"][3] = value
+    save_tensors(path, state, {"model": "vovdet_nano", "names": list(NAMES)})
+    assert refusal(load_detector, path) == (
+        f"{path}: 1 tensors hold NaN or infinity (backbone.stem.0.bn.running_var); "
+        "the training diverged"
+    )
 
 
 @pytest.mark.parametrize(

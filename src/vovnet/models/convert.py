@@ -21,6 +21,7 @@ from torch import Tensor
 from vovnet.errors import WeightsError
 from vovnet.files import write_atomically
 from vovnet.models import create_model, vovnet
+from vovnet.models.misfit import misfit, not_finite
 from vovnet.models.weights import load_metadata, save_tensors
 
 Dialect = Literal["ours", "timm", "official"]
@@ -62,6 +63,8 @@ def convert(source: Path, destination: Path, to: Dialect = "ours") -> Converted:
     Raises `WeightsError` if the file cannot be read, or fits no VoVNet.
     """
     tensors = read_tensors(source)
+    if fault := not_finite(tensors):
+        raise WeightsError(f"{source}: {fault}")
     dialect, timm = to_timm(tensors)
     told = _told_by_metadata(source) if dialect != "official" else None
     if told is not None:
@@ -188,30 +191,23 @@ def identify(
     head = tensors.get("head.fc.weight")
     num_classes = 0 if head is None else len(head)
     body = {k: v.shape for k, v in tensors.items() if not k.startswith("head.")}
-    nearest: tuple[int, str, list[str], list[str]] | None = None
+    nearest: tuple[int, str, str] | None = None
     for name in _candidates(dialect):
         own = _shapes(name)
-        wrong = sorted(k for k in own if body.get(k, _absent(k)) != own[k])
-        extra = sorted(body.keys() - own.keys())
-        if not wrong and not extra:
+        # A step counter is a scalar that is easily made.
+        counters = {key: torch.Size(()) for key in own if _is_counter(key)}
+        given = counters | body
+        fault = misfit(own, given)
+        if fault is None:
             released_v1 = dialect == "official" and vovnet.SPECS[name].stem == "pooled"
             settings = {"stem": "strided", "identity": True} if released_v1 else {}
             return name, settings, num_classes
-        if nearest is None or len(wrong) + len(extra) < nearest[0]:
-            nearest = (len(wrong) + len(extra), name, wrong, extra)
+        wrong = sum(own.get(key) != given.get(key) for key in own.keys() | given.keys())
+        if nearest is None or wrong < nearest[0]:
+            nearest = (wrong, name, fault)
     if nearest is None:
         raise WeightsError(f"{source}: no model to compare with")
-    _, name, wrong, extra = nearest
-    raise WeightsError(
-        f"{source}: fits no VoVNet; nearest is {name}, of which {len(wrong)} tensors are missing "
-        f"or of another shape ({', '.join(wrong[:10])}) and {len(extra)} are extra "
-        f"({', '.join(extra[:10])})"
-    )
-
-
-def _absent(key: str) -> torch.Size | None:
-    """What stands for a missing tensor: a step counter is a scalar that is easily made."""
-    return torch.Size(()) if _is_counter(key) else None
+    raise WeightsError(f"{source}: fits no VoVNet; nearest is {nearest[1]}: {nearest[2]}")
 
 
 def _candidates(dialect: Dialect) -> list[str]:

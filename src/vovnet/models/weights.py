@@ -19,6 +19,7 @@ from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.input_spec import InputSpec
 from vovnet.models.layers import fuse_norms
+from vovnet.models.misfit import misfit, not_finite
 
 _KEY = "vovnet"  # the metadata entry that holds our JSON
 _FOLDER = Path(__file__).parent / "shipped"
@@ -184,16 +185,13 @@ def _input_spec(values: Any, path: Path) -> InputSpec:
 
 
 def load_network(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy tensors into the detector's network; every key and shape must fit."""
-    own = detector.network.state_dict()
-    missing = sorted(own.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - own.keys())
-    shape = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
-    if missing or extra or shape:
-        faults = [
-            f"{len(keys)} {what} ({', '.join(keys[:10])})"
-            for what, keys in (("missing", missing), ("extra", extra), ("of another shape", shape))
-            if keys
-        ]
-        raise WeightsError(f"{source}: does not fit {detector.name}: tensors {'; '.join(faults)}")
+    """Copy tensors into the detector's network; every key and shape must fit, every number be one.
+
+    Raises `WeightsError` that names the tensors at fault, and the likely cause.
+    """
+    own = {key: value.shape for key, value in detector.network.state_dict().items()}
+    if fault := misfit(own, {key: value.shape for key, value in tensors.items()}):
+        raise WeightsError(f"{source}: does not fit {detector.name}: {fault}")
+    if fault := not_finite(tensors):
+        raise WeightsError(f"{source}: {fault}")
     detector.network.load_state_dict(dict(tensors))
