@@ -17,7 +17,8 @@ class Detections:
 
     `boxes` is N×4 float32 xyxy in pixels of the original image, continuous coordinates (the whole
     of a W×H image is (0, 0, W, H)); `scores` N float32; `labels` N int64, 0-based into `names`;
-    `masks` N×H×W bool or None; `image_size` (height, width). Arrays are converted to these types.
+    `masks` N×H×W bool or None; `mask_scores` N float32 where masks have scores of their own (mask
+    scoring); `image_size` (height, width). Arrays are converted to these types.
 
     Raises ValueError for shapes that do not fit together.
     """
@@ -29,9 +30,14 @@ class Detections:
     masks: np.ndarray | None = None
     image_size: tuple[int, int] | None = None
     path: Path | None = None
+    mask_scores: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        arrays = {"boxes": np.float32, "scores": np.float32, "labels": np.int64, "masks": np.bool_}
+        arrays = {
+            **dict.fromkeys(("boxes", "scores", "mask_scores"), np.float32),
+            "labels": np.int64,
+            "masks": np.bool_,
+        }
         for name, dtype in arrays.items():
             if (value := self.__dict__[name]) is not None:
                 object.__setattr__(self, name, np.asarray(value, dtype))
@@ -48,6 +54,8 @@ class Detections:
             raise ValueError(f"boxes must be ({count}, 4), not {self.boxes.shape}")
         if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != count):
             raise ValueError(f"masks must be ({count}, H, W), not {self.masks.shape}")
+        if self.mask_scores is not None and self.mask_scores.shape != (count,):
+            raise ValueError(f"mask_scores must be ({count},) like scores")
         if count and not 0 <= self.labels.min() <= self.labels.max() < len(self.names):
             raise ValueError(f"labels must lie in 0..{len(self.names) - 1}, the indices of names")
 
@@ -64,14 +72,16 @@ class Detections:
             scores=self.scores[index],
             labels=self.labels[index],
             masks=None if self.masks is None else self.masks[index],
+            mask_scores=None if self.mask_scores is None else self.mask_scores[index],
         )
 
     def to_dict(self) -> list[dict[str, Any]]:
         """The Hugging Face shape: [{"label", "score", "box": {"xmin", "ymin", "xmax", "ymax"}}].
 
-        Plain Python floats in pixels of the original image; masks are left out.
+        Plain Python floats in pixels of the original image. With masks every object has a
+        "segmentation" too, COCO's compressed RLE {"size": [height, width], "counts"}.
         """
-        return [
+        objects: list[dict[str, Any]] = [
             {
                 "label": self.names[label],
                 "score": score,
@@ -79,6 +89,9 @@ class Detections:
             }
             for label, score, box in self._rows()
         ]
+        for one, mask in zip(objects, () if self.masks is None else self.masks, strict=False):
+            one["segmentation"] = _encode(mask)
+        return objects
 
     @classmethod
     def from_dict(

@@ -131,7 +131,7 @@ def row_of_pictures(folder: Path, count: int) -> Dataset:
 def test_detections_keep_the_order_of_their_images(tmp_path, batch):
     dataset = row_of_pictures(tmp_path, 10)
     counts = []
-    found = detect_records(reader(), dataset.records, batch=batch, on_images=counts.append)
+    found = list(detect_records(reader(), dataset.records, batch=batch, on_images=counts.append))
     assert len(found) == sum(counts) == 10
     assert all(count == batch for count in counts[:-1])
     for record, detections in zip(dataset.records, found, strict=True):
@@ -141,7 +141,7 @@ def test_detections_keep_the_order_of_their_images(tmp_path, batch):
 
 
 def test_no_records_no_detections():
-    assert detect_records(reader(), []) == []
+    assert list(detect_records(reader(), [])) == []
 
 
 def test_scores_below_the_threshold_are_left_out(tmp_path):
@@ -155,4 +155,4 @@ def test_an_unreadable_image_stops_with_its_name(tmp_path):
     dataset = row_of_pictures(tmp_path, 5)
     dataset.records[3].path.write_text("hello")
     with pytest.raises(ImageError, match=r"3\.png: not a readable"):
-        detect_records(reader(), dataset.records, batch=2)
+        list(detect_records(reader(), dataset.records, batch=2))

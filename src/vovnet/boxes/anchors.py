@@ -72,3 +72,24 @@ def _level_priors(level: PriorLevel) -> Tensor:
         ],
         1,
     )
+
+
+def pyramid_anchors(
+    height: int,
+    width: int,
+    strides: Sequence[int],
+    sizes: Sequence[float],
+    ratios: Sequence[float],
+) -> tuple[Tensor, ...]:
+    """One tensor of anchors a level, A×4 float32 xyxy in input pixels, around cell centres.
+
+    An anchor of size s and ratio r (height to width) has the area s². Order: row, column, ratio.
+    """
+    levels = []
+    for stride, size in zip(strides, sizes, strict=True):
+        points, _ = anchor_points(height, width, (stride,))
+        root = torch.tensor(ratios).sqrt()
+        half = torch.stack([size / root, size * root], 1) / 2
+        corners = torch.cat([-half, half], 1)
+        levels.append((points.repeat(1, 2)[:, None] + corners).flatten(0, 1))
+    return tuple(levels)

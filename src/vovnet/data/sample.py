@@ -9,12 +9,25 @@ import numpy as np
 class Mask:
     """One object's bitmap, height×width uint8, and the frame it fills, (x1, y1, x2, y2) in pixels.
 
-    The frame moves with the image and is never clipped: only the bitmap's corners know where it
-    lies, so an augmented mask costs four numbers (see `vovnet.losses.InstanceMasks`).
+    The frame moves with the image: only the bitmap's corners know where it lies, so an augmented
+    mask costs four numbers (see `vovnet.losses.InstanceMasks`).
     """
 
     bitmap: np.ndarray
     frame: np.ndarray
+
+    def within(self, width: float, height: float) -> "Mask":
+        """What of the mask lies in an image of that size, to whole pixels of the bitmap."""
+        if not self.bitmap.size:
+            return self
+        length = np.array(self.bitmap.shape[::-1])
+        step = (self.frame[2:] - self.frame[:2]) / length
+        limit = np.array([width, height], np.float32)
+        first = np.round((0 - self.frame[:2]) / step).clip(0, length).astype(int)
+        last = np.round((limit - self.frame[:2]) / step).clip(0, length).astype(int)
+        start = self.frame[:2]
+        frame = np.concatenate([start + first * step, start + last * step]).astype(np.float32)
+        return Mask(self.bitmap[first[1] : last[1], first[0] : last[0]], frame)
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,13 @@ class Sample:
         """The objects where `keep` (N bool) is true."""
         masks = self.masks and tuple(m for m, k in zip(self.masks, keep, strict=True) if k)
         return replace(self, boxes=self.boxes[keep], labels=self.labels[keep], masks=masks)
+
+    def cut_masks(self) -> "Sample":
+        """The sample with its masks cut to the pixels, where others will lie beside them."""
+        height, width = self.pixels.shape[:2]
+        return replace(
+            self, masks=self.masks and tuple(m.within(width, height) for m in self.masks)
+        )
 
     def mirrored(self) -> "Sample":
         """Left and right exchanged."""

@@ -48,7 +48,7 @@ class ZoomAugment:
         for sample, (left, top, right, bottom) in zip(samples, corners, strict=True):
             part = self._place(sample, bottom - top, right - left, rng)
             canvas[top:bottom, left:right] = part.pixels
-            parts.append(part.moved(canvas, (1.0, 1.0), (left, top)))
+            parts.append(part.cut_masks().moved(canvas, (1.0, 1.0), (left, top)))
         return self._finish(joined(canvas, parts), rng)
 
     def _place(self, sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:

@@ -55,18 +55,49 @@ def coco_ap(
     against the model. `truths[i].areas` set the size ranges; without them it is the box's area
     ("segm": the mask's).
 
-    "segm" compares `Detections.masks` with `Record.segmentations` and needs `Record.size`.
+    "segm" compares `Detections.masks`, ranked by `mask_scores` where there are some, with
+    `Record.segmentations`, and needs `Record.size`.
 
     Raises ValueError if the sequences differ in length, image ids repeat, or masks are missing.
     """
-    from hotcoco import COCO, COCOeval
-
     if len(predictions) != len(truths):
         raise ValueError(f"{len(predictions)} predictions for {len(truths)} images")
+    results = [
+        row
+        for found, truth in zip(predictions, truths, strict=True)
+        for row in coco_rows(found, truth, iou_type)
+    ]
+    return coco_ap_of_rows(results, truths, names, iou_type)
+
+
+def coco_rows(found: Detections, truth: Record, iou_type: IouType) -> list[dict[str, Any]]:
+    """The detections of one image as COCO results, masks as small RLE; category ids from 1.
+
+    Raises ValueError if masks are asked for and missing.
+    """
+    if iou_type == "bbox":
+        return replace(found, masks=None).to_coco(truth.image_id)
+    if len(found) and found.masks is None:
+        raise ValueError(f"image {truth.image_id}: the detections have no masks")
+    scores = found.scores if found.mask_scores is None else found.mask_scores
+    rows = replace(found, scores=scores).to_coco(truth.image_id)
+    # A result that has a box takes the box's area, not the mask's, for the size ranges.
+    return [{k: v for k, v in row.items() if k != "bbox"} for row in rows]
+
+
+def coco_ap_of_rows(
+    results: Sequence[dict[str, Any]],
+    truths: Sequence[Record],
+    names: Sequence[str],
+    iou_type: IouType = "bbox",
+) -> CocoResult:
+    """`coco_ap` of results that are COCO rows already: see `coco_rows`."""
+    from hotcoco import COCO, COCOeval
+
     if len({t.image_id for t in truths}) != len(truths):
         raise ValueError("image ids must be unique")
     if iou_type == "segm":
-        _check_masks(predictions, truths)
+        _check_masks(truths)
     annotations = _annotations(truths, iou_type)
     gt = COCO(
         {
@@ -75,7 +106,7 @@ def coco_ap(
             "annotations": annotations,
         }
     )
-    evaluation = COCOeval(gt, gt.load_res(_results(predictions, truths, iou_type)), iou_type)
+    evaluation = COCOeval(gt, gt.load_res(list(results)), iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     counts = np.zeros(len(names) + 1, np.int64)
@@ -128,21 +159,8 @@ def _rle(segmentation: Any, size: tuple[int, int] | None) -> tuple[dict[str, Any
     return rle, float(mask.area(rle))
 
 
-def _results(
-    predictions: Sequence[Detections], truths: Sequence[Record], iou_type: IouType
-) -> list[dict[str, Any]]:
-    if iou_type == "bbox":
-        boxes = [replace(found, masks=None) for found in predictions]
-        return [r for f, t in zip(boxes, truths, strict=True) for r in f.to_coco(t.image_id)]
-    results = [r for f, t in zip(predictions, truths, strict=True) for r in f.to_coco(t.image_id)]
-    # A result that has a box takes the box's area, not the mask's, for the size ranges.
-    return [{k: v for k, v in r.items() if k != "bbox"} for r in results]
-
-
-def _check_masks(predictions: Sequence[Detections], truths: Sequence[Record]) -> None:
-    for found, truth in zip(predictions, truths, strict=True):
-        if len(found) and found.masks is None:
-            raise ValueError(f"image {truth.image_id}: the detections have no masks")
+def _check_masks(truths: Sequence[Record]) -> None:
+    for truth in truths:
         if len(truth.segmentations) != len(truth.boxes):
             raise ValueError(f"image {truth.image_id}: every box needs a segmentation")
 

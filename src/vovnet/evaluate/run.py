@@ -1,7 +1,8 @@
 """A detector's accuracy on a dataset: run every image, compare with the truth."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -11,7 +12,7 @@ from vovnet.data.images import open_image
 from vovnet.data.record import Dataset, Record
 from vovnet.detections import Detections
 from vovnet.errors import DataError
-from vovnet.evaluate.coco import coco_ap
+from vovnet.evaluate.coco import coco_ap, coco_ap_of_rows, coco_rows
 from vovnet.evaluate.voc import voc_ap
 from vovnet.models.detector import Detector
 
@@ -28,12 +29,11 @@ def detect_records(
     conf: float = EVAL_CONF,
     iou: float = EVAL_IOU,
     on_images: Callable[[int], None] | None = None,
-) -> list[Detections]:
-    """Detections of every record's image, in order; `on_images` hears of each batch's length.
+) -> Iterator[Detections]:
+    """Yield every record's detections, in order; `on_images` hears of each batch's length.
 
     The next batch is decoded while the network works on this one.
     """
-    results: list[Detections] = []
     remaining = iter(records)
     side = max(detector.input_spec.size)
     with ThreadPoolExecutor(1) as pool:
@@ -41,10 +41,9 @@ def detect_records(
         while opened := coming.result():
             coming = pool.submit(_load, remaining, batch, side)
             images, sizes = zip(*opened, strict=True)
-            results += detector.detect(images, conf, iou, sizes)
+            yield from detector.detect(images, conf, iou, sizes)
             if on_images:
                 on_images(len(images))
-    return results
 
 
 def _load(
@@ -62,7 +61,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """COCO AP, VOC07 11-point AP and VOC area AP at IoU 0.5, overall and per class, 0..1.
 
-    A figure that has no truth to stand on is None. Raises `DataError` if the dataset's classes
+    A detector that draws masks has "mask_map_50", "mask_map_50_95" and "mask_map_75" too. A figure
+    that has no truth to stand on is None. Raises `DataError` if the dataset's classes
     are not the detector's.
     """
     if dataset.names != detector.names:
@@ -72,7 +72,13 @@ def evaluate(
         )
     was_training = detector.training
     detector.eval()
-    found = detect_records(detector, dataset.records, batch=batch, on_images=on_images)
+    found: list[Detections] = []
+    mask_rows: list[dict[str, Any]] = []
+    stream = detect_records(detector, dataset.records, batch=batch, on_images=on_images)
+    for one, record in zip(stream, dataset.records, strict=True):
+        if detector.masks:  # whole-image masks of a data set would fill the memory
+            mask_rows += coco_rows(one, record, "segm")
+        found.append(replace(one, masks=None))
     detector.train(was_training)
     coco = coco_ap(found, dataset.records, dataset.names)
     voc07 = voc_ap(found, dataset.records, len(dataset.names), use_07_metric=True)
@@ -87,8 +93,21 @@ def evaluate(
         "ar_100": coco.ar_100,
         "voc07_ap": _number(voc07.mean),
         "voc_area_ap": _number(area.mean),
+        **(_mask_metrics(mask_rows, dataset) if detector.masks else {}),
         "images": len(dataset),
         "per_class": coco.per_class,
+    }
+
+
+def _mask_metrics(rows: list[dict[str, Any]], dataset: Dataset) -> dict[str, float | None]:
+    drawn = all(len(r.segmentations) == len(r.boxes) for r in dataset.records)
+    if not drawn:  # nothing to measure on
+        return dict.fromkeys(("mask_map_50", "mask_map_50_95", "mask_map_75"))
+    masks = coco_ap_of_rows(rows, dataset.records, dataset.names, "segm")
+    return {
+        "mask_map_50": masks.map_50,
+        "mask_map_50_95": masks.map_50_95,
+        "mask_map_75": masks.map_75,
     }
 
 

@@ -50,6 +50,10 @@ _REFINED = (
     *("densenet161", "densenet201"),
 )
 _DENSE = ("vovnet27_slim", "vovnet27_slim_bottleneck", "densenet67", "densenet67_k48")
+# From scratch as in the paper's table 5; V2 as in its released zoo; the lite ones of that zoo.
+_REGIONS = ("vovnet39", "vovnet57", "vovnet19_slim", "vovnet39_v2", "resnet50", "resnet101")
+_LITE = ("mobilenet_v2", "vovnet19_slim_dw", "vovnet19_dw", "vovnet19_slim", "vovnet19")
+_MASKED = ("vovnet39_v2", "vovnet57_v2", "vovnet99")
 
 _FAMILIES: dict[str, Family] = {
     "vovdet_nano": Family(partial(assembly.vovdet_detector, 256), background=False),
@@ -59,6 +63,18 @@ _FAMILIES: dict[str, Family] = {
     "pelee304": Family(partial(assembly.ssd_detector, "pelee304"), ("peleenet",)),
     "refinedet320": Family(partial(assembly.refinedet_detector, 320), _REFINED),
     "refinedet512": Family(partial(assembly.refinedet_detector, 512), _REFINED),
+    "fasterrcnn": Family(partial(assembly.rcnn_detector, 256, False), _REGIONS),
+    "fasterrcnn_lite": Family(partial(assembly.rcnn_detector, 128, False), _LITE),
+    "maskrcnn": Family(partial(assembly.rcnn_detector, 256, True), _REGIONS),
+    "maskrcnn_lite": Family(partial(assembly.rcnn_detector, 128, True), _LITE),
+    "centermask": Family(
+        partial(assembly.centermask_detector, "centermask"), _MASKED, background=False
+    ),
+    "centermask_lite": Family(
+        partial(assembly.centermask_detector, "centermask_lite"),
+        (*_LITE, "vovnet39_v2"),
+        background=False,
+    ),
 }
 
 

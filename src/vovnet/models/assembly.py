@@ -4,14 +4,19 @@ Each takes what tells apart the families that it makes, then the detector's name
 and the class names (without the background).
 """
 
+from collections.abc import Sequence
 from math import ceil
 
-from vovnet.boxes.anchors import prior_boxes
+import torch
+from torch import Tensor
+
+from vovnet.boxes.anchors import PriorLevel, prior_boxes
 from vovnet.losses.multibox import MultiBoxLoss, RefineLoss
 from vovnet.losses.task_aligned import TaskAlignedLoss
-from vovnet.models import dsod, refinedet, ssd, vovdet
+from vovnet.models import centermask, dsod, refinedet, ssd, vovdet
 from vovnet.models.detector import Detector, PointDecoder, PriorDecoder, RefineDecoder
 from vovnet.models.input_spec import InputSpec
+from vovnet.models.rcnn import RCNN
 from vovnet.models.trunks import create_backbone
 
 Names = tuple[str, ...]
@@ -19,6 +24,12 @@ Names = tuple[str, ...]
 # Mean of the paper's training (BGR 104, 117, 123), no scaling; and a plain mid-grey scaling.
 _CAFFE = {"mean": (123.0, 117.0, 104.0), "std": (1.0, 1.0, 1.0)}
 _GREY = {"mean": (114.0, 114.0, 114.0), "std": (58.0, 58.0, 58.0)}
+
+
+def _priors(levels: Sequence[PriorLevel]) -> Tensor:
+    """Prior boxes; real ones also where a network is built without numbers."""
+    with torch.device("cpu"):
+        return prior_boxes(levels)
 
 
 def vovdet_detector(size: int, name: str, trunk: str, names: Names) -> Detector:
@@ -46,7 +57,7 @@ def dsod_detector(dense: bool, name: str, trunk: str, names: Names) -> Detector:
     for _ in halves:
         cells.append(ceil(cells[-1] / 2))
     levels = dsod.prior_levels(cells)
-    priors = prior_boxes(levels)
+    priors = _priors(levels)
     return Detector(
         name,
         dsod.DSOD(backbone, len(names) + 1, levels, halves, dense=dense),
@@ -62,7 +73,7 @@ def ssd_detector(family: str, name: str, trunk: str, names: Names) -> Detector:
     spec = ssd.SPECS[family]
     backbone = create_backbone(trunk, strides=(16, 32))
     levels = spec.levels(backbone.map_sides(spec.side))
-    priors = prior_boxes(levels)
+    priors = _priors(levels)
     return Detector(
         name,
         ssd.SSD(backbone, spec, levels, len(names) + 1),
@@ -76,7 +87,7 @@ def ssd_detector(family: str, name: str, trunk: str, names: Names) -> Detector:
 def refinedet_detector(size: int, name: str, trunk: str, names: Names) -> Detector:
     """RefineDet at size×size pixels on any backbone with taps at strides 8, 16 and 32."""
     backbone = create_backbone(trunk, strides=(8, 16, 32), caffe_stride=True)
-    anchors = prior_boxes(refinedet.anchor_levels(size))
+    anchors = _priors(refinedet.anchor_levels(size))
     return Detector(
         name,
         refinedet.RefineDet(backbone, len(names) + 1),
@@ -85,3 +96,22 @@ def refinedet_detector(size: int, name: str, trunk: str, names: Names) -> Detect
         InputSpec((size, size), "warp", **_CAFFE),
         names,
     )
+
+
+# The paper's inputs have a shorter side of 800; letterboxed, a square is the fair middle.
+_REGION_INPUT = InputSpec((800, 800), "letterbox", **_GREY, multiple=32)
+
+
+def rcnn_detector(width: int, masks: bool, name: str, trunk: str, names: Names) -> Detector:
+    """Faster R-CNN, or with `masks` Mask R-CNN, with a pyramid of `width` channels on any backbone
+    with taps at strides 4 to 32, normalised by groups throughout."""
+    backbone = create_backbone(trunk, strides=(4, 8, 16, 32), norm="group")
+    network = RCNN(backbone, len(names) + 1, width=width, masks=masks)
+    return Detector(name, network, None, None, _REGION_INPUT, names, masks=masks)
+
+
+def centermask_detector(spec: str, name: str, trunk: str, names: Names) -> Detector:
+    """CenterMask on any backbone with taps at strides 8, 16 and 32, normalised by groups."""
+    backbone = create_backbone(trunk, strides=(8, 16, 32), norm="group")
+    network = centermask.CenterMask(backbone, len(names), centermask.SPECS[spec])
+    return Detector(name, network, None, None, _REGION_INPUT, names, masks=True)

@@ -15,15 +15,22 @@ from vovnet.boxes.coding import decode_distances, decode_offsets
 from vovnet.boxes.nms import best_pairs, likely_rows, suppress
 from vovnet.detections import Detections
 from vovnet.losses.target import Target
-from vovnet.models.input_spec import InputSpec
+from vovnet.models.input_spec import InputSpec, Placement
+from vovnet.models.mask_head import paste_masks
 
 
 class Found(NamedTuple):
-    """One image's detections in input pixels: boxes K×4 xyxy, scores K, labels K; best first."""
+    """One image's detections in input pixels: boxes K×4 xyxy, scores K, labels K; best first.
+
+    `masks` K×S×S are probabilities, each filling its box, from a network that draws them;
+    `mask_scores` K rank the masks where that is another order than the boxes'.
+    """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    masks: Tensor | None = None
+    mask_scores: Tensor | None = None
 
 
 Criterion = Callable[[Any, Sequence[Target], tuple[int, int]], dict[str, Tensor]]
@@ -35,17 +42,20 @@ class Detector(nn.Module):
     """Network, criterion, decoder, input and class names under one roof.
 
     `forward` is the network's: one dense tensor N×3×H×W in (see `InputSpec.normalize`), one named
-    tuple of tensors out. `loss` and `decode` read that tuple.
+    tuple of tensors out. `loss` and `decode` read that tuple, by the criterion and the decoder
+    given; without them by the network's own methods, for a second stage has weights too.
     """
 
     def __init__(
         self,
         name: str,
         network: nn.Module,
-        criterion: Criterion,
-        decoder: Decoder,
+        criterion: Criterion | None,
+        decoder: Decoder | None,
         input_spec: InputSpec,
         names: tuple[str, ...],
+        *,
+        masks: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
@@ -54,6 +64,7 @@ class Detector(nn.Module):
         self.decoder = decoder
         self.input_spec = input_spec
         self.names = names
+        self.masks = masks  # whether it draws masks, and must be shown some to learn
         self.metadata: dict[str, Any] = {}  # of the weights file, when it came from one
 
     def forward(self, images: Tensor) -> Any:
@@ -64,13 +75,27 @@ class Detector(nn.Module):
         self, outputs: Any, targets: Sequence[Target], image_size: tuple[int, int]
     ) -> dict[str, Tensor]:
         """Named scalar loss terms; their sum is what training minimises."""
-        return self.criterion(outputs, targets, image_size)
+        criterion: Any = self.criterion or self.network.loss
+        return criterion(outputs, targets, image_size)
 
     def decode(
         self, outputs: Any, image_size: tuple[int, int], conf: float = 0.25, iou: float = 0.6
     ) -> list[Found]:
         """Detections of every image, in input pixels, scores above `conf`, after NMS at `iou`."""
-        return self.decoder(outputs, image_size, conf, iou)
+        decoder: Any = self.decoder or self.network.decode
+        return decoder(outputs, image_size, conf, iou)
+
+    def around(self, network: nn.Module) -> "Detector":
+        """The same detector around another network of the same build."""
+        return Detector(
+            self.name,
+            network,
+            self.criterion,
+            self.decoder,
+            self.input_spec,
+            self.names,
+            masks=self.masks,
+        )
 
     @torch.inference_mode()
     def detect(
@@ -99,15 +124,29 @@ class Detector(nn.Module):
         outputs = self.network(self.input_spec.normalize(pixels.to(device)))
         found = self.decode(outputs, self.input_spec.size, conf, iou)
         return [
-            Detections(
-                place.to_image(boxes.cpu()).numpy(),
-                scores.cpu().numpy(),
-                labels.cpu().numpy(),
-                names=self.names,
-                image_size=(place.height, place.width),
-            )
-            for (boxes, scores, labels), (_, place) in zip(found, prepared, strict=True)
+            _in_image(one, place, self.names)
+            for one, (_, place) in zip(found, prepared, strict=True)
         ]
+
+
+def _in_image(found: Found, place: Placement, names: tuple[str, ...]) -> Detections:
+    """What was found in an input, in pixels of its image."""
+    size = (place.height, place.width)
+    boxes = found.boxes.cpu()
+    masks = None
+    if found.masks is not None:
+        # Not the clipped boxes: a mask fills the whole of its box.
+        masks = paste_masks(found.masks.cpu(), place.to_image(boxes, clip=False), size).numpy()
+    scores = found.mask_scores
+    return Detections(
+        place.to_image(boxes).numpy(),
+        found.scores.cpu().numpy(),
+        found.labels.cpu().numpy(),
+        names=names,
+        masks=masks,
+        mask_scores=None if scores is None else scores.cpu().numpy(),
+        image_size=size,
+    )
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ class Placement(NamedTuple):
     height: int  # of the original image
     width: int
 
-    def to_image(self, boxes: Tensor) -> Tensor:
+    def to_image(self, boxes: Tensor, *, clip: bool = True) -> Tensor:
         """Boxes N×4 xyxy from input pixels to pixels of the original image, clipped to it."""
         offset = boxes.new_tensor([self.offset_x, self.offset_y] * 2)
         scale = boxes.new_tensor([self.scale_x, self.scale_y] * 2)
         limit = boxes.new_tensor([self.width, self.height] * 2)
-        return ((boxes - offset) / scale).clamp(min=0).minimum(limit)
+        whole = (boxes - offset) / scale
+        return whole.clamp(min=0).minimum(limit) if clip else whole
 
 
 @dataclass(frozen=True)

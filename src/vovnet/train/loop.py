@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from vovnet.data.record import Dataset
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
 from vovnet.errors import VovnetError
-from vovnet.losses import Target
 from vovnet.models.detector import Detector
 from vovnet.models.weights import save_detector
 from vovnet.train.checkpoint import Progress, load_state, save_state
@@ -123,7 +122,7 @@ def train(
     run = _start(detector, dataset, recipe, folder)
     if resume:
         run.progress = load_state(run.state_path, detector.network, run.average, run.optimizers)
-    samples = _samples(dataset, recipe, _full_size(detector, recipe), detector.input_spec.fit)
+    samples = _samples(dataset, recipe, _full_size(detector, recipe), detector)
     loader = train_loader(samples, run.batches, recipe.workers)
     last = folder / "weights" / "last.safetensors"
     for epoch in range(run.progress.epoch, recipe.epochs):
@@ -165,12 +164,12 @@ def _start(detector: Detector, dataset: Dataset, recipe: Recipe, folder: Path) -
     return Run(detector, recipe, folder, average, optimizers, batches, Progress(0, 0), device, bf16)
 
 
-def _samples(
-    dataset: Dataset, recipe: Recipe, size: int, fit: Literal["warp", "letterbox"]
-) -> TrainSamples:
+def _samples(dataset: Dataset, recipe: Recipe, size: int, detector: Detector) -> TrainSamples:
     # Half as large again as the input: zooming in still finds detail.
     cache = ImageCache(dataset.records, longest=round(1.5 * size), budget=_free_memory() / 2)
     augment: SSDAugment | ZoomAugment
+    if recipe.augment == "ssd" and detector.masks:
+        raise VovnetError(f"{detector.name}: augment ssd carries no masks; choose zoom")
     if recipe.augment == "ssd":
         augment = SSDAugment(recipe.flip, recipe.vertical_flip)
     else:
@@ -179,21 +178,16 @@ def _samples(
             aspect=recipe.aspect,
             flip=recipe.flip,
             vertical_flip=recipe.vertical_flip,
-            fit=fit,
+            fit=detector.input_spec.fit,
         )
-    return TrainSamples(dataset, cache, augment, recipe.seed, recipe.difficult)
+    return TrainSamples(
+        dataset, cache, augment, recipe.seed, recipe.difficult, masks=detector.masks
+    )
 
 
 def _averaged(detector: Detector, average: WeightAverage) -> Detector:
     """The same detector around the averaged network."""
-    return Detector(
-        detector.name,
-        average.network,
-        detector.criterion,
-        detector.decoder,
-        detector.input_spec,
-        detector.names,
-    ).eval()
+    return detector.around(average.network).eval()
 
 
 def _train_epoch(
@@ -201,6 +195,8 @@ def _train_epoch(
 ) -> EpochReport:
     run.batches.epoch = epoch
     run.detector.train()
+    # Two-stage detectors draw the regions they train on; a resumed run must draw the same.
+    torch.manual_seed((run.recipe.seed << 20) + epoch)
     total = run.recipe.epochs * len(run.batches)
     report = EpochReport(epoch, run.batches.plan(epoch)[0])
     start = waiting = time.perf_counter()
@@ -237,10 +233,10 @@ def _train_step(run: Run, batch: Batch, lr: float) -> dict[str, float]:
     for group in (g for optimizer in run.optimizers for g in optimizer.param_groups):
         group["lr"] = lr
     images = run.detector.input_spec.normalize(batch.pixels.to(run.device))
-    targets = [Target(t.boxes.to(run.device), t.labels.to(run.device)) for t in batch.targets]
+    targets = [target.to(run.device) for target in batch.targets]
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
         outputs = run.detector(images)
-    losses = run.detector.loss(outputs, targets, (images.shape[2], images.shape[3]))
+        losses = run.detector.loss(outputs, targets, (images.shape[2], images.shape[3]))
     values = {name: float(value.detach()) for name, value in losses.items()}
     for name, value in values.items():
         if not math.isfinite(value):

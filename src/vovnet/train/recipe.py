@@ -35,6 +35,7 @@ class Recipe:
     flip: float = 0.5
     vertical_flip: float = 0.0
     difficult: bool = False  # train on boxes marked difficult
+    regions: int | None = None  # of an image, in an R-CNN's second stage; None = the model's own
     names: tuple[str, ...] = ()  # class names; empty = those of the first dataset
     val: str | None = None  # dataset to evaluate on, PATH or PATH@SPLIT
     val_every: int = 0  # epochs between evaluations; 0 = only at the end
@@ -71,8 +72,19 @@ _KINDS: dict[str, Any] = {field.name: field.type for field in fields(Recipe)}
 
 # What suits a model where neither recipe nor command line says otherwise.
 _SSD_STYLE = {"augment": "ssd", "batch": 8, "resolution": (), "lr": 4e-3}
-_SSD_FAMILIES = ("dsod300", "dsod300_plain", "refinedet320", "refinedet512")
-FAMILY_DEFAULTS: dict[str, dict[str, Any]] = dict.fromkeys(_SSD_FAMILIES, _SSD_STYLE)
+_SSD_FAMILIES = (
+    *("dsod300", "dsod300_plain", "ssd300", "pelee304"),
+    *("refinedet320", "refinedet512"),
+)
+_REGION_STYLE = {"batch": 4, "lr": 2e-3, "mosaic": (0.0, 0.0, 0.0), "resolution": ()}
+_REGION_FAMILIES = (
+    *("fasterrcnn", "fasterrcnn_lite", "maskrcnn", "maskrcnn_lite"),
+    *("centermask", "centermask_lite"),
+)
+FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(_SSD_FAMILIES, _SSD_STYLE),
+    **dict.fromkeys(_REGION_FAMILIES, _REGION_STYLE),
+}
 
 
 # How a field's type is called to somebody who writes YAML.
@@ -88,7 +100,15 @@ _WORDS: dict[Any, str] = {
     tuple[float, float, float]: "a list of three numbers",
     tuple[tuple[float, int], ...]: "a list of [share of the run, side in pixels]",
 }
-_AT_LEAST = {"epochs": 1, "batch": 1, "imgsz": 1, "warmup": 0, "val_every": 0, "workers": 0}
+_AT_LEAST = {
+    "epochs": 1,
+    "batch": 1,
+    "imgsz": 1,
+    "warmup": 0,
+    "val_every": 0,
+    "workers": 0,
+    "regions": 4,
+}
 _AT_LEAST_0 = ("weight_decay", "aspect")
 _ABOVE_0 = ("lr", "clip")
 _SHARES = ("final_lr", "ema_decay", "flip", "vertical_flip", "mosaic")

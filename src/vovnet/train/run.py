@@ -25,6 +25,7 @@ from vovnet.evaluate.run import evaluate
 from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
+from vovnet.models.rcnn import RCNN
 from vovnet.train.loop import EpochReport, StepHook, report_row, train
 from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
 
@@ -104,6 +105,10 @@ def _detector(recipe: Recipe, dataset: Dataset) -> Detector:
     detector = create_detector(recipe.model, dataset.names)
     if recipe.imgsz:
         detector.input_spec = detector.input_spec.with_side(recipe.imgsz, recipe.model)
+    if recipe.regions:
+        if not isinstance(detector.network, RCNN):
+            raise VovnetError(f"recipe: regions is for R-CNNs; leave it out for {recipe.model}")
+        detector.network.regions = recipe.regions
     for _, side in recipe.resolution:
         detector.input_spec.with_side(side, recipe.model)  # raises for one it cannot take
     return detector

@@ -1,0 +1,140 @@
+"""What a two-stage detector learns from: anchors and regions matched, sampled and scored.
+
+Faster R-CNN (arXiv 1506.01497 section 3.1.2), with the constants of FPN (arXiv 1612.03144). Every
+draw takes torch's global generator.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
+from torchvision.ops import box_convert, box_iou
+
+from vovnet.boxes.coding import encode_offsets
+from vovnet.losses.target import Target
+
+BACKGROUND, BETWEEN = -1, -2
+REGION_VARIANCES = (0.1, 0.2)  # of the second stage; the first stage has none
+ANCHOR_VARIANCES = (1.0, 1.0)
+_BETA = 1 / 9  # where smooth L1 turns from square to line
+_ELEMENTS = 2**21  # overlaps computed at once; box_iou makes a few temporaries as large
+
+
+@torch.no_grad()
+def match_anchors(anchors: Tensor, boxes: Tensor, high: float = 0.7, low: float = 0.3) -> Tensor:
+    """Which box each anchor answers for: A int64 indices into `boxes`, `BACKGROUND` or `BETWEEN`.
+
+    `anchors` A×4 and `boxes` G×4 are xyxy. An anchor takes the box it overlaps most if IoU ≥ `high`
+    or if no anchor overlaps that box more (ties all count); it is background if its best IoU is
+    below `low`, and does not train in between.
+    """
+    if len(boxes) == 0:
+        return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
+    pieces = [overlap.max(0) for overlap in _overlaps(boxes, anchors)]
+    best = torch.cat([value for value, _ in pieces])
+    owner = torch.cat([index for _, index in pieces])
+    matched = torch.where(best >= high, owner, BETWEEN).masked_fill(best < low, BACKGROUND)
+    peak = torch.stack([overlap.amax(1) for overlap in _overlaps(boxes, anchors)]).amax(0)
+    is_peak = [
+        ((overlap == peak[:, None]) & (overlap > 0)).any(0) for overlap in _overlaps(boxes, anchors)
+    ]
+    return torch.where(torch.cat(is_peak), owner, matched)
+
+
+def _overlaps(boxes: Tensor, anchors: Tensor) -> Iterator[Tensor]:
+    """IoU of all boxes with some anchors after another: G×(part of A)."""
+    for part in anchors.split(max(1, _ELEMENTS // len(boxes))):
+        yield box_iou(boxes, part)
+
+
+def sampled(positive: Tensor, negative: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:
+    """Indices of at most `count`·`share` positives, drawn at random, and of negatives for the rest.
+
+    `positive` and `negative` are vectors of bool.
+    """
+    chosen = _draw(positive, int(count * share))
+    return chosen, _draw(negative, count - len(chosen))
+
+
+def _draw(mask: Tensor, most: int) -> Tensor:
+    indices = mask.nonzero()[:, 0]
+    return indices[torch.randperm(len(indices), device=indices.device)[:most]]
+
+
+def proposal_loss(
+    objectness: Tensor, offsets: Tensor, anchors: Tensor, targets: Sequence[Target], count: int
+) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy and smooth L1 of the first stage, over `count` anchors an image.
+
+    `objectness` N×A logits, `offsets` N×A×4 against `anchors` A×4 xyxy; half of the sample is
+    positive where there are enough. Both are means over the sample.
+    """
+    centred = box_convert(anchors, "xyxy", "cxcywh")
+    logits, labels, said, wanted = [], [], [], []
+    for i, target in enumerate(targets):
+        matched = match_anchors(anchors, target.boxes)
+        positive, negative = sampled(matched >= 0, matched == BACKGROUND, count, 0.5)
+        index = torch.cat([positive, negative])
+        logits.append(objectness[i, index])
+        labels.append((matched[index] >= 0).float())
+        truth = target.boxes[matched[positive]]
+        said.append(offsets[i, positive])
+        wanted.append(encode_offsets(truth, centred[positive], ANCHOR_VARIANCES))
+    score, label = torch.cat(logits), torch.cat(labels)
+    box = smooth_l1_loss(torch.cat(said), torch.cat(wanted), beta=_BETA, reduction="sum")
+    return binary_cross_entropy_with_logits(score, label), box / max(1, len(label))
+
+
+class Regions(NamedTuple):
+    """Regions of one image that train: boxes R×4 xyxy and R indices of objects, or BACKGROUND."""
+
+    boxes: Tensor
+    matched: Tensor
+
+    @property
+    def foreground(self) -> "Regions":
+        """Those that answer for an object."""
+        found = self.matched >= 0
+        return Regions(self.boxes[found], self.matched[found])
+
+
+@torch.no_grad()
+def match_regions(proposals: Tensor, target: Target, threshold: float = 0.5) -> Regions:
+    """Proposals P×4 and the true boxes themselves, each with the object it overlaps enough."""
+    boxes = torch.cat([proposals, target.boxes])
+    if len(target.boxes) == 0:
+        return Regions(boxes, torch.full((len(boxes),), BACKGROUND, device=boxes.device))
+    best, owner = box_iou(target.boxes, boxes).max(0)
+    return Regions(boxes, owner.masked_fill(best < threshold, BACKGROUND))
+
+
+def sample_regions(regions: Regions, count: int, share: float = 0.25) -> Regions:
+    """At most `count` regions drawn at random, `share` of them with an object at the most."""
+    found = regions.matched >= 0
+    index = torch.cat(sampled(found, ~found, count, share))
+    return Regions(regions.boxes[index], regions.matched[index])
+
+
+def region_loss(
+    logits: Tensor, offsets: Tensor, regions: Sequence[Regions], targets: Sequence[Target]
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and smooth L1 of the second stage, means over all R regions of the batch.
+
+    `logits` R×(1+C), column 0 is background; `offsets` R×C×4, a box for every class.
+    """
+    labels, rows, wanted = [], [], []
+    for (boxes, matched), target in zip(regions, targets, strict=True):
+        found = matched >= 0
+        label = torch.zeros_like(matched)
+        label[found] = target.labels[matched[found]] + 1
+        labels.append(label)
+        rows.append(found)
+        centred = box_convert(boxes[found], "xyxy", "cxcywh")
+        wanted.append(encode_offsets(target.boxes[matched[found]], centred, REGION_VARIANCES))
+    label, row = torch.cat(labels), torch.cat(rows)
+    said = offsets[row, label[row] - 1]
+    box = smooth_l1_loss(said, torch.cat(wanted), beta=_BETA, reduction="sum")
+    count = max(1, len(label))
+    return cross_entropy(logits, label, reduction="sum") / count, box / count

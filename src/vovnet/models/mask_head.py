@@ -1,0 +1,71 @@
+"""The head that draws masks (Mask R-CNN, CenterMask), and masks on their way into the image."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+from vovnet.models.layers import make_norm
+
+POOLED = 14  # cells of a region's features; its mask has twice as many
+MASK = 2 * POOLED
+
+
+class SpatialAttention(nn.Module):
+    """SAG of CenterMask: where to look, from the mean and the maximum over channels (eq. 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return x * self.conv(seen).sigmoid()
+
+
+class MaskHead(nn.Module):
+    """R×C×14×14 features to R×classes×28×28 logits: 3×3s, one transposed 2×2, one 1×1.
+
+    torchvision's modules; with `attention` CenterMask's gate stands before the enlargement.
+    """
+
+    def __init__(
+        self, in_channels: int, width: int, convs: int, num_classes: int, attention: bool = False
+    ) -> None:
+        super().__init__()
+        norm = partial(make_norm, "group")
+        self.convs = MaskRCNNHeads(in_channels, (width,) * convs, 1, norm_layer=norm)
+        self.attention = SpatialAttention() if attention else nn.Identity()
+        self.predictor = MaskRCNNPredictor(width, width, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.predictor(self.attention(self.convs(features)))
+
+
+def of_class(masks: Tensor, labels: Tensor) -> Tensor:
+    """The mask of each region's own class: R×S×S from R×C×S×S and R labels."""
+    return masks[torch.arange(len(labels), device=labels.device), labels]
+
+
+def paste_masks(
+    masks: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float = 0.5
+) -> Tensor:
+    """Masks K×S×S of probabilities, each filling its box, as K×H×W bool of the whole image.
+
+    `boxes` is K×4 xyxy in pixels of the image. Every pixel centre in the box takes the bilinear
+    value between the mask's cell centres (as detectron2, arXiv 1703.06870 appendix).
+    """
+    height, width = image_size
+    whole = torch.zeros((len(masks), height, width), dtype=torch.bool, device=masks.device)
+    for canvas, mask, (x1, y1, x2, y2) in zip(whole, masks, boxes.tolist(), strict=True):
+        left, right = max(0, int(x1)), min(width, int(x2) + 1)
+        top, bottom = max(0, int(y1)), min(height, int(y2) + 1)
+        if x2 <= x1 or y2 <= y1 or left >= right or top >= bottom:
+            continue
+        x = (torch.arange(left, right, device=masks.device) + 0.5 - x1) / (x2 - x1) * 2 - 1
+        y = (torch.arange(top, bottom, device=masks.device) + 0.5 - y1) / (y2 - y1) * 2 - 1
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)[None]
+        seen = nn.functional.grid_sample(mask[None, None], grid, align_corners=False)
+        canvas[top:bottom, left:right] = seen[0, 0] >= threshold
+    return whole

@@ -1,0 +1,134 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import boxes as box_ops
+from torchvision.ops import roi_align
+from torchvision.ops.poolers import LevelMapper
+
+from vovnet.losses import InstanceMasks, Target
+from vovnet.models import create_detector
+from vovnet.models.centermask import adaptive_levels
+from vovnet.models.fpn import canonical_levels, pool_regions
+from vovnet.models.mask_head import paste_masks
+from vovnet.models.rcnn import RCNNOutput, rcnn_anchors
+
+# Parameters in millions as the CenterMask paper prints them (table 4; cut, not rounded).
+PRINTED = {"vovnet39": 49.0, "vovnet57": 63.0, "vovnet39_v2": 52.6, "vovnet57_v2": 68.9}
+PRINTED["vovnet99"] = 96.9
+COCO = tuple(f"class{i}" for i in range(80))
+
+
+@pytest.mark.parametrize("trunk", PRINTED)
+def test_centermask_has_the_printed_parameters(trunk):
+    with torch.device("meta"):
+        detector = create_detector(f"centermask-{trunk}", COCO)
+    count = sum(p.numel() for p in detector.parameters()) / 1e6
+    assert int(count * 10) / 10 == PRINTED[trunk]
+
+
+def random_boxes(count: int, seed: int, side: float) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * side * 0.8
+    sides = torch.exp(torch.rand(count, 2, generator=generator) * 7)
+    return torch.cat([corner, corner + 1 + sides], 1)
+
+
+def test_levels_are_torchvisions():
+    boxes = random_boxes(400, 0, 800)
+    mapper = LevelMapper(2, 5, canonical_scale=224, canonical_level=4, eps=1e-6)
+    assert torch.equal(canonical_levels(boxes, 4), mapper([boxes]))
+    assert set(canonical_levels(boxes, 4).tolist()) == {0, 1, 2, 3}
+
+
+def test_adaptive_levels_follow_the_share_of_the_image():
+    sides = torch.tensor([10.0, 99, 101, 141, 142, 200])
+    boxes = torch.stack([torch.zeros(6), torch.zeros(6), sides, sides], 1)
+    # Equation 1 with its last level as k_max: every halving of the area is a level.
+    assert adaptive_levels(boxes, (200, 200)).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_regions_are_pooled_from_their_own_level_and_image():
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, 3, 64 // s, 64 // s, generator=generator) for s in (4, 8)]
+    boxes = [random_boxes(5, 1, 60), random_boxes(2, 2, 60)]
+    levels = [torch.tensor([0, 1, 0, 1, 1]), torch.tensor([1, 0])]
+    pooled = pool_regions(maps, (4, 8), boxes, levels, 7)
+    rows = [(i, b, k) for i in (0, 1) for b, k in zip(boxes[i], levels[i].tolist(), strict=True)]
+    for row, (image, box, level) in zip(pooled, rows, strict=True):
+        one = maps[level][image : image + 1]
+        wanted = roi_align(one, [box[None]], 7, 1 / (4, 8)[level], 2, aligned=True)[0]
+        torch.testing.assert_close(row, wanted)
+
+
+def small(masks: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    kind = "maskrcnn_lite" if masks else "fasterrcnn_lite"
+    return create_detector(f"{kind}-vovnet19_slim_dw", ("a", "b")).network
+
+
+def test_proposals_are_torchvisions():
+    """The same logits and offsets through torchvision's filter, without a floor of objectness."""
+    network = small(masks=False).eval()
+    anchors = rcnn_anchors((128, 128), network.pyramid.strides)
+    counts = [len(level) for level in anchors]
+    generator = torch.Generator().manual_seed(3)
+    objectness = torch.randn(2, sum(counts), generator=generator)
+    offsets = torch.randn(2, sum(counts), 4, generator=generator) * 0.3
+    outputs = RCNNOutput(*[torch.zeros(1)] * 5, objectness, offsets)
+    said = network._propose(outputs, (128, 128))
+
+    most = {"training": 2000, "testing": 1000}
+    theirs = RegionProposalNetwork(None, RPNHead(1, 1), 0.7, 0.3, 256, 0.5, most, most, 0.7).eval()
+    decoded = theirs.box_coder.decode(offsets.reshape(-1, 4), [torch.cat(anchors)] * 2)
+    wanted, _ = theirs.filter_proposals(
+        decoded.reshape(2, -1, 4), objectness, [(128, 128)] * 2, counts
+    )
+    for mine, other in zip(said, wanted, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-3, rtol=0)
+        assert torch.equal(mine, box_ops.clip_boxes_to_image(mine, (128, 128)))
+
+
+def target() -> Target:
+    boxes = torch.tensor([[8.0, 8, 40, 48], [60, 70, 100, 90]])
+    shapes = torch.tensor([[40, 32], [20, 40]])
+    masks = InstanceMasks(boxes, shapes, torch.ones(int(shapes.prod(1).sum()), dtype=torch.uint8))
+    return Target(boxes, torch.tensor([0, 1]), masks)
+
+
+def test_a_step_on_one_image_lowers_every_loss():
+    network = small().train()
+    images = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    totals = []
+    for _ in range(9):
+        torch.manual_seed(0)  # the same regions every time
+        losses = network.loss(network(images), [target()], (128, 128))
+        total = torch.stack(list(losses.values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(float(total.detach()))
+    assert set(losses) == {"proposal_class", "proposal_box", "class", "box", "mask"}
+    assert totals[-1] < 0.7 * totals[0]
+
+
+def test_masks_are_pasted_where_their_boxes_are():
+    boxes = torch.tensor([[4.0, 6.0, 20.0, 30.0], [-5.0, -5.0, 5.0, 5.0], [3.0, 3.0, 3.0, 9.0]])
+    whole = paste_masks(torch.ones(3, 28, 28), boxes, (40, 32))
+    assert whole.shape == (3, 40, 32)
+    wanted = torch.zeros(40, 32, dtype=torch.bool)
+    wanted[6:30, 4:20] = True
+    assert torch.equal(whole[0], wanted)
+    assert torch.equal(whole[1].nonzero().amax(0), torch.tensor([4, 4]))
+    assert not whole[2].any()  # a box without area
+
+
+def test_a_mask_comes_back_from_its_box():
+    truth = torch.zeros(60, 60, dtype=torch.bool)
+    y, x = torch.meshgrid(torch.arange(60.0), torch.arange(60.0), indexing="ij")
+    truth |= (x - 30).square() / 400 + (y - 25).square() / 225 < 1
+    box = torch.tensor([[10.0, 10.0, 51.0, 41.0]])
+    seen = roi_align(truth[None, None].float(), [box], 28, aligned=True)[0]
+    pasted = paste_masks(seen, box, (60, 60))[0]
+    assert (pasted & truth).sum() / (pasted | truth).sum() > 0.95
