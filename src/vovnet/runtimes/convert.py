@@ -70,38 +70,51 @@ def write_onnx(
         example = example.repeat(2, 1, 1, 1)  # a batch of one would be taken for a constant
     batch = {0: torch.export.Dim("batch", min=1, max=1024)}
     flat = FlatNetwork(network, dtype).cpu()
+    with converting("ONNX"), torch.no_grad():
+        torch.onnx.export(
+            flat,
+            (example,),
+            path,
+            input_names=["images"],
+            output_names=[f"output{i}" for i in range(len(flat(example)))],
+            dynamic_shapes=(batch,) if dynamic_batch else None,
+            external_data=False,  # a second file gets lost when the first is copied
+            dynamo=True,
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def converting(target: str) -> Iterator[None]:
+    """Around the work of converters: nothing printed, and one line, not their errors, if they fail.
+
+    Their kinds are dozens, from tracing to translation, and without a common one.
+    """
     try:
-        with quiet(), torch.no_grad():
-            count = len(flat(example))
-            torch.onnx.export(
-                flat,
-                (example,),
-                path,
-                input_names=["images"],
-                output_names=[f"output{i}" for i in range(count)],
-                dynamic_shapes=(batch,) if dynamic_batch else None,
-                external_data=False,  # a second file gets lost when the first is copied
-                dynamo=True,
-                verbose=False,
-            )
-    except Exception as error:  # dozens of kinds, from tracing to translation
-        raise conversion_error("ONNX", error) from error
+        with _quiet():
+            yield
+    except VovnetError:
+        raise
+    except Exception as error:
+        raise VovnetError(f"cannot convert to {target}: {_reason(error)}") from error
 
 
-def conversion_error(target: str, error: BaseException) -> VovnetError:
-    """One line on why a network cannot become `target`: its operator where the error names one."""
+def _reason(error: BaseException) -> str:
+    """The operator that is missing, where the error or a cause of it names one, else its line."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     text = "\n".join(map(str, reversed(chain)))
-    if operator := re.search(r"\b(?:aten|torchvision|prims)(?:\.|::)(\w+)", text):
-        return VovnetError(f"cannot convert to {target}: operator {operator[0]} is not supported")
+    if "C++ compiler" in text:
+        return "it needs a C++ compiler and found none; install g++, or set CXX to one"
+    if operator := re.search(r"\b(?:aten|torchvision|prims)(?:\.|::)\w+", text):
+        return f"operator {operator[0]} is not supported"
     lines = (line.strip() for line in text.splitlines())
-    return VovnetError(f"cannot convert to {target}: {next(filter(None, lines), repr(error))}")
+    return next(filter(None, lines), repr(error))
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Converters talk: on standard output, in logs and in warnings about themselves."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vovnet.errors import MissingExtraError, VovnetError
-from vovnet.runtimes.convert import FlatNetwork, conversion_error, quiet
+from vovnet.runtimes.convert import FlatNetwork, converting
 from vovnet.runtimes.runner import Runner, Settings
 
 
@@ -27,7 +27,7 @@ def open_ncnn(network: nn.Module, example: Tensor, settings: Settings) -> Runner
     """
     ncnn = _import_ncnn()
     flat = FlatNetwork(network)
-    with torch.inference_mode():
+    with converting("ncnn"), torch.no_grad():
         shapes = [output.shape for output in flat(example[:1])]
     net = ncnn.Net()
     net.opt.num_threads = settings.threads
@@ -80,11 +80,8 @@ def write_ncnn(network: FlatNetwork, example: Tensor, folder: Path) -> tuple[Pat
     that ncnn does not have.
     """
     traced, image = folder / "network.pt", example[:1].contiguous()
-    with quiet(), torch.no_grad():
-        try:
-            torch.jit.save(torch.jit.trace(network, image, check_trace=False), traced)
-        except Exception as error:  # whatever the network raises
-            raise conversion_error("TorchScript", error) from error
+    with converting("ncnn"), torch.no_grad():
+        torch.jit.save(torch.jit.trace(network, image, check_trace=False), traced)
     shape = ",".join(map(str, image.shape))
     command = [str(_pnnx()), traced.name, f"inputshape=[{shape}]", "fp16=0"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vovnet.errors import MissingExtraError, VovnetError
-from vovnet.runtimes.convert import quiet
+from vovnet.runtimes.convert import converting
 from vovnet.runtimes.onnx_file import read_input
 from vovnet.runtimes.runner import Runner, Settings
 
@@ -84,7 +84,7 @@ def _quantize(path: Path, folder: Path, reader: _Reader) -> Path:
     from onnxruntime import quantization as q
 
     prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
-    with quiet():
+    with converting("int8"):
         q.quant_pre_process(path, prepared, skip_symbolic_shape=True)
         q.quantize_static(
             prepared,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vovnet.errors import MissingExtraError, VovnetError
-from vovnet.runtimes.convert import quiet
+from vovnet.runtimes.convert import converting
 from vovnet.runtimes.runner import Precision, Runner, Settings
 
 # Our name, OpenVINO's capability and its element type.
@@ -75,7 +75,7 @@ def _config(core: Any, settings: Settings) -> dict[str, Any]:
 
 
 def _quantize(model: Any, batches: list[Tensor]) -> Any:
-    with quiet():
+    with converting("int8"):
         nncf = _import_nncf()
         data = nncf.Dataset([batch.numpy() for batch in batches])
         return nncf.quantize(model, data, subset_size=len(batches))
@@ -102,7 +102,6 @@ def _import_nncf() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """OpenVINO's errors start with the places in its source that they passed through."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]
-    return lines[0] if lines else "no reason given"
+    """OpenVINO's errors begin with the places in its source and end with what was wrong."""
+    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
+    return next(filter(None, reversed(lines)), "no reason given")

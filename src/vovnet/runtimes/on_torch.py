@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vovnet.errors import VovnetError
-from vovnet.runtimes.convert import DTYPES, FlatNetwork, conversion_error
+from vovnet.runtimes.convert import DTYPES, FlatNetwork, converting
 from vovnet.runtimes.runner import Runner, Settings
 
 # Freezing folds batch norms and lays weights out for the kernels that read them.
@@ -36,7 +35,7 @@ def open_compile(network: nn.Module, example: Tensor, settings: Settings) -> Run
     """torch.compile for the example's shape; compiling takes tens of seconds."""
     compiled = torch.compile(_flat(network, settings), dynamic=False, options=_INDUCTOR)
     runner = _runner("compile", compiled, example, settings)
-    with _compiler_errors("torch.compile"):
+    with converting("torch.compile"):
         runner(example)
     return runner
 
@@ -46,7 +45,7 @@ def open_aoti(network: nn.Module, example: Tensor, settings: Settings) -> Runner
     flat, example = _flat(network, settings), example.to(settings.device)
     with (
         tempfile.TemporaryDirectory(prefix="vovnet-") as folder,
-        _compiler_errors("AOTInductor"),
+        converting("AOTInductor"),
         torch.no_grad(),
         _threads(settings.threads),
     ):
@@ -95,17 +94,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _compiler_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except VovnetError:
-        raise
-    except Exception as error:  # dynamo, export and inductor have no common kind
-        if "C++ compiler" in str(error):
-            raise VovnetError(
-                f"{what} needs a C++ compiler and found none; install g++, or set CXX to one"
-            ) from error
-        raise conversion_error(what, error) from error
