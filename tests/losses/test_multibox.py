@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torchvision.models.detection._utils import SSDMatcher
 from torchvision.ops import box_iou
 
+from vovnet.boxes import iou
 from vovnet.losses import Target
-from vovnet.losses.multibox import MultiBoxLoss, hard_negatives, match_priors
+from vovnet.losses.multibox import MultiBoxLoss, RefineLoss, hard_negatives, match_priors
 
 NOTHING = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 
@@ -63,6 +64,40 @@ def test_matching_equals_plain_loops(count, seed, threshold):
     assert matches.tolist() == plain_match(priors, truths, threshold)
 
 
+@given(st.integers(1, 30), st.integers(0, 10**6), st.integers(1, 500))
+@settings(deadline=None, max_examples=40)
+def test_parts_match_as_the_whole_does(count, seed, pairs):
+    """Boxes on a coarse grid: many equal overlaps, of which the first box and prior win."""
+    priors, truths = corners(grid_priors()), (random_truths(count, seed) / 8).round() * 8
+    whole = match_priors(priors, truths)
+    assert whole.tolist() == plain_match(priors, truths, 0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(iou, "_PAIRS", pairs)
+        assert torch.equal(match_priors(priors, truths), whole)
+
+
+@given(st.integers(1, 48), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=60)
+def test_every_truth_has_a_prior_when_there_are_enough(count, seed):
+    """Every prior overlaps every truth, and all truths may want the same one."""
+    generator = torch.Generator().manual_seed(seed)
+    truths = torch.tensor([[20.0, 20, 44, 44]]).repeat(count, 1)
+    truths += torch.randint(0, 2, truths.shape, generator=generator) * 4
+    priors = torch.tensor([[16.0, 16, 48, 48]]).repeat(48, 1)
+    priors += torch.rand(priors.shape, generator=generator) * 8
+    assert set(range(count)) <= set(match_priors(priors, truths, 0.99).tolist())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_priors_that_are_not_finite_match_nothing(bad):
+    """As refined anchors may be, when a network has diverged."""
+    priors, truths = corners(grid_priors()), random_truths(9, 1)
+    wild = torch.cat([priors[:5], torch.full((7, 4), bad), priors[5:]])
+    matches = match_priors(wild, truths)
+    assert matches[5:12].eq(-1).all()
+    assert torch.equal(torch.cat([matches[:5], matches[12:]]), match_priors(priors, truths))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_matching_by_overlap_equals_torchvision(seed):
     """Apart from the priors forced on a truth: torchvision lets later truths take them over."""
@@ -114,6 +149,25 @@ def test_hard_negatives_are_the_largest_three_to_one():
     assert chosen[1].nonzero().flatten().tolist() == [4, 5, 6, 7, 8, 9]
     assert chosen[2].nonzero().flatten().tolist() == [0, 2, 4]  # nothing there: the three worst
     assert hard_negatives(loss, positive, 2)[0].nonzero().flatten().tolist() == [2, 4]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4))
+@settings(deadline=None, max_examples=40)
+def test_hard_negatives_equal_a_sort(seed, ratio):
+    generator = torch.Generator().manual_seed(seed)
+    loss = torch.rand(3, 50, generator=generator)
+    positive = torch.rand(3, 50, generator=generator) < torch.tensor([[0.0], [0.1], [0.5]])
+    chosen = hard_negatives(loss, positive, ratio)
+    for row, own, mask in zip(loss, positive, chosen, strict=True):
+        order = [i for i in row.argsort(descending=True).tolist() if not own[i]]
+        wanted = order[: ratio * max(1, int(own.sum()))]
+        assert mask.nonzero().flatten().tolist() == sorted(wanted)
+
+
+@pytest.mark.parametrize("shape", [(0, 10), (2, 0)])
+def test_hard_negatives_of_nothing(shape):
+    positive = torch.zeros(shape, dtype=torch.bool)
+    assert hard_negatives(torch.zeros(shape), positive).shape == shape
 
 
 def plain_loss(
@@ -203,11 +257,21 @@ def test_a_truth_off_every_prior_leaves_the_loss_finite():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_outputs(dtype):
-    logits, offsets, targets = batch((3, 0), 2)
-    loss = MultiBoxLoss(grid_priors())
-    exact = loss((logits, offsets), targets, (64, 64))
-    terms = loss((logits.to(dtype), offsets.to(dtype)), targets, (64, 64))
+@pytest.mark.parametrize("counts", [(3, 0), (0, 0)])
+@pytest.mark.parametrize("refine", [False, True])
+def test_half_precision_outputs(dtype, counts, refine):
+    logits, offsets, targets = batch(counts, 2)
+    outputs = (logits, offsets)
+    if refine:
+        outputs = (logits[..., :2], offsets / 4, *outputs)
+    loss = RefineLoss(grid_priors()) if refine else MultiBoxLoss(grid_priors())
+    # Rounded before both: refined anchors a hair apart may match otherwise.
+    half = [x.to(dtype) for x in outputs]
+    exact = loss([x.float() for x in half], targets, (64, 64))
+    terms = loss(half, targets, (64, 64))
     for name, value in terms.items():
         assert value.dtype == torch.float32
-        assert float(value.detach()) == pytest.approx(float(exact[name].detach()), rel=0.02)
+        assert torch.equal(value, exact[name])
+    sum(terms.values()).backward()
+    assert logits.grad.isfinite().all()
+    assert offsets.grad.isfinite().all()

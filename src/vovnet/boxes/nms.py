@@ -62,14 +62,13 @@ def suppress(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Per-class non-maximum suppression at overlap `iou` of K boxes (xyxy), one a pair.
 
-    Returns boxes, scores and labels, best first, at most `most` of them. Boxes that are not finite
-    are dropped first, so that they suppress nothing.
+    Returns boxes, scores and labels, best first, at most `most` of them and every box finite.
     """
-    finite = boxes.isfinite().all(1)
-    boxes, labels, scores = boxes[finite], pairs.labels[finite], pairs.scores[finite]
     # Classes are kept apart by shifting each past all others, in one run of the suppression.
     # In float64 the shifted boxes keep every digit; torchvision's batched_nms rounds them, and
     # loses them beside a box that is far outside the image or has negative coordinates.
-    apart = boxes.double().clamp(-_FAR, _FAR) + labels[:, None] * (3 * _FAR)
-    keep = nms(apart, scores.double(), iou)[:most]
-    return boxes[keep], scores[keep], labels[keep]
+    apart = boxes.double().clamp_(-_FAR, _FAR).add_(pairs.labels[:, None], alpha=3 * _FAR)
+    keep = nms(apart, pairs.scores.double(), iou)
+    # A NaN overlaps nothing, and an infinite side too much to count: they suppressed no other.
+    keep = keep[boxes[keep].isfinite().all(1)][:most]
+    return boxes[keep], pairs.scores[keep], pairs.labels[keep]
