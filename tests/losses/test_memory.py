@@ -10,6 +10,7 @@ from vovnet.boxes.anchors import anchor_points, prior_boxes
 from vovnet.boxes.iou import pairwise_iou
 from vovnet.losses import Target
 from vovnet.losses.multibox import RefineLoss, match_priors
+from vovnet.losses.regions import match_anchors, match_regions
 from vovnet.losses.task_aligned import TaskAlignedLoss, assign
 from vovnet.models.refinedet import anchor_levels
 
@@ -53,6 +54,14 @@ def test_matching_priors():
         matches = match_priors(box_convert(PRIORS, "cxcywh", "xyxy"), crowd().boxes)
     assert 0 < largest.bytes <= 8 * MB
     assert len(matches.unique()) == COUNT + 1  # everyone has a prior, and some priors no one
+
+
+def test_matching_anchors_and_regions():
+    anchors, target = box_convert(PRIORS, "cxcywh", "xyxy"), crowd()
+    with LargestTensor() as largest:
+        assert len(match_anchors(anchors, target.boxes).unique()) > COUNT // 2
+        assert len(match_regions(anchors, target).matched.unique()) == COUNT + 1
+    assert 0 < largest.bytes <= 8 * MB
 
 
 def test_assigning_points():

@@ -4,22 +4,22 @@ Faster R-CNN (arXiv 1506.01497 section 3.1.2), with the constants of FPN (arXiv 
 draw takes torch's global generator.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_convert
 
 from vovnet.boxes.coding import encode_offsets
+from vovnet.boxes.iou import iou_rows
 from vovnet.losses.target import Target
 
 BACKGROUND, BETWEEN = -1, -2
 REGION_VARIANCES = (0.1, 0.2)  # of the second stage; the first stage has none
 ANCHOR_VARIANCES = (1.0, 1.0)
 _BETA = 1 / 9  # where smooth L1 turns from square to line
-_ELEMENTS = 2**21  # overlaps computed at once; box_iou makes a few temporaries as large
 
 
 @torch.no_grad()
@@ -30,23 +30,16 @@ def match_anchors(anchors: Tensor, boxes: Tensor, high: float = 0.7, low: float 
     or if no anchor overlaps that box more (ties all count); it is background if its best IoU is
     below `low`, and does not train in between.
     """
-    if len(boxes) == 0:
-        return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
-    pieces = [overlap.max(0) for overlap in _overlaps(boxes, anchors)]
-    best = torch.cat([value for value, _ in pieces])
-    owner = torch.cat([index for _, index in pieces])
+    best = torch.zeros_like(anchors[:, 0], dtype=torch.float32)
+    owner = torch.zeros_like(best, dtype=torch.int64)
+    is_peak = torch.zeros_like(best, dtype=torch.bool)
+    for first, overlap in iou_rows(boxes, anchors):
+        value, box = overlap.max(0)
+        owner = torch.where(value > best, box + first, owner)
+        best = torch.maximum(best, value)
+        is_peak |= ((overlap == overlap.amax(1, keepdim=True)) & (overlap > 0)).any(0)
     matched = torch.where(best >= high, owner, BETWEEN).masked_fill(best < low, BACKGROUND)
-    peak = torch.stack([overlap.amax(1) for overlap in _overlaps(boxes, anchors)]).amax(0)
-    is_peak = [
-        ((overlap == peak[:, None]) & (overlap > 0)).any(0) for overlap in _overlaps(boxes, anchors)
-    ]
-    return torch.where(torch.cat(is_peak), owner, matched)
-
-
-def _overlaps(boxes: Tensor, anchors: Tensor) -> Iterator[Tensor]:
-    """IoU of all boxes with some anchors after another: G×(part of A)."""
-    for part in anchors.split(max(1, _ELEMENTS // len(boxes))):
-        yield box_iou(boxes, part)
+    return torch.where(is_peak, owner, matched)
 
 
 def sampled(positive: Tensor, negative: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:
@@ -106,7 +99,8 @@ def match_regions(proposals: Tensor, target: Target, threshold: float = 0.5) -> 
     boxes = torch.cat([proposals, target.boxes])
     if len(target.boxes) == 0:
         return Regions(boxes, torch.full((len(boxes),), BACKGROUND, device=boxes.device))
-    best, owner = box_iou(target.boxes, boxes).max(0)
+    pieces = [overlap.max(1) for _, overlap in iou_rows(boxes, target.boxes)]
+    best, owner = (torch.cat(column) for column in zip(*pieces, strict=True))
     return Regions(boxes, owner.masked_fill(best < threshold, BACKGROUND))
 
 
