@@ -1,0 +1,252 @@
+"""Choose what to run on this machine: `vovnet pick`.
+
+Every candidate is screened by a short bench. Those that could win are then measured against each
+other by a longer one, until the choice is one of them: what is chosen was measured properly, and
+is the best of the table that is shown.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.lab.bench import Note, Protocol, bench_jobs
+from vovnet.lab.competitor import Job
+from vovnet.lab.decide import (
+    OBJECTIVES,
+    Candidate,
+    Decision,
+    Limits,
+    Objective,
+    decide,
+    loosened,
+)
+from vovnet.lab.row import BenchRow
+from vovnet.runtimes import RUNTIMES
+
+SCREENING = Protocol(seconds=0.3, repeats=2, warmup=0.2)
+FINAL = Protocol(seconds=1.0, repeats=5, memory=False)
+_FINALISTS = 6
+_SLACK = 1.25  # a screening may be wrong by so much
+
+# Compiling takes a minute a model: only on request.
+_SLOW_TO_OPEN = ("compile", "aoti")
+_UNUSUAL = {"cpu": ("fp16",)}  # few processors compute in it
+
+_FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn", "tensorrt": "tensorrt"}
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What `pick` found: the decision, every row behind it, and which jobs were measured twice."""
+
+    decision: Decision
+    candidates: dict[Job, Candidate]
+    rows: dict[Job, BenchRow]
+    finalists: frozenset[Job]
+    limits: Limits
+    objective: Objective
+
+    def job_of(self, candidate: Candidate) -> Job:
+        """The job that a candidate of the decision was made from."""
+        return next(job for job, own in self.candidates.items() if own is candidate)
+
+
+def jobs_for(
+    names: Sequence[str],
+    *,
+    imgsz: int | None = None,
+    device: str = "cpu",
+    runtimes: Sequence[str] = (),
+    precisions: Sequence[str] = (),
+) -> list[Job]:
+    """Every name in every runtime and precision that the device has; all by default.
+
+    Raises `UnknownNameError` for a runtime that there is not, `VovnetError` if nothing is left.
+    """
+    for runtime in runtimes:
+        if runtime not in RUNTIMES:
+            raise UnknownNameError("runtime", runtime, RUNTIMES)
+    ways = [
+        (runtime, precision)
+        for runtime in runtimes or (name for name in RUNTIMES if name not in _SLOW_TO_OPEN)
+        for precision in RUNTIMES[runtime].precisions.get(device.partition(":")[0], ())
+        if (precision in precisions if precisions else precision not in _UNUSUAL.get(device, ()))
+    ]
+    if not ways:
+        asked = " ".join([*runtimes, *precisions])
+        raise VovnetError(f"{asked}: no runtime has that on {device}; leave out one of them")
+    return [
+        Job(name, imgsz, device=device, runtime=runtime, precision=precision)
+        for name in names
+        for runtime, precision in ways
+    ]
+
+
+def pick(
+    jobs: Sequence[Job],
+    accuracies: Mapping[str, float],
+    limits: Limits,
+    objective: Objective | None = None,
+    *,
+    screening: Protocol | None = None,
+    final: Protocol | None = None,
+    note: Note = lambda line: None,
+) -> Picked:
+    """Measure the jobs and choose one within the limits.
+
+    `accuracies` are mAP by the jobs' models. The objective is accuracy if that of every model is
+    given, else latency: the best value wins, ties go by latency. Latency is from JPEG to boxes
+    for detectors of ours, else the network's own.
+    """
+    if objective is None:
+        objective = "accuracy" if all(j.model in accuracies for j in jobs) else "latency"
+    note(f"screening {len(jobs)} candidates")
+    rows = dict(zip(jobs, bench_jobs(jobs, screening or SCREENING, note=note), strict=True))
+    finalists: set[Job] = set()
+    while True:
+        candidates = {job: to_candidate(r, accuracies.get(job.model)) for job, r in rows.items()}
+        decision = decide(list(candidates.values()), limits, objective)
+        picked = Picked(decision, candidates, rows, frozenset(finalists), limits, objective)
+        unsure = _unsure(picked)
+        if not unsure:
+            return picked
+        note(f"measuring {len(unsure)} finalists")
+        for job, row in zip(unsure, bench_jobs(unsure, final or FINAL, note=note), strict=True):
+            rows[job] = replace(row, peak_memory_bytes=rows[job].peak_memory_bytes)
+        finalists.update(unsure)
+
+
+def _unsure(picked: Picked) -> list[Job]:
+    """The jobs to measure properly before the decision can be trusted."""
+    if not picked.finalists:
+        near = decide(
+            list(picked.candidates.values()), loosened(picked.limits, _SLACK), picked.objective
+        )
+        return [picked.job_of(candidate) for candidate in near.front[:_FINALISTS]]
+    choice = picked.decision.choice
+    if choice is None or picked.job_of(choice) in picked.finalists:
+        return []
+    known = [picked.candidates[job] for job in picked.finalists]
+    rival = decide(known, picked.limits, picked.objective).choice
+    return [picked.job_of(candidate) for candidate in (choice, rival) if candidate is not None]
+
+
+def to_candidate(row: BenchRow, accuracy: float | None) -> Candidate:
+    """A bench row as a candidate, with the accuracy of its weights in float32 if known."""
+    stages = row.stages_ms or {}
+    measured = {
+        "latency": (stages.get("end_to_end", row.latency_ms), 1.0),
+        "energy": (row.joules_per_image, 1.0),
+        "memory": (row.peak_memory_bytes, 1e-6),
+    }
+    values: dict[Objective, float] = {}
+    missing: dict[Objective, str] = {}
+    for quantity in OBJECTIVES:
+        if quantity == "accuracy":
+            if accuracy is None:
+                missing[quantity] = "give --val-results, or --data to evaluate on"
+            else:
+                values[quantity] = accuracy
+            continue
+        measurement, scale = measured[quantity]
+        if measurement.value is None:
+            missing[quantity] = str(measurement.reason)
+        else:
+            values[quantity] = measurement.value * scale
+    return Candidate(row.model, row.runtime, row.precision, values, missing, _unusable(row))
+
+
+def _unusable(row: BenchRow) -> str | None:
+    if row.error is not None:
+        return f"not measured: {row.error}"
+    if row.correct is False:
+        if row.relative_error is None:
+            return "wrong output: of another shape, or not finite"
+        return f"wrong output: relative error {row.relative_error:.2g}"
+    return None
+
+
+def table(picked: Picked) -> list[dict[str, Any]]:
+    """The candidates as rows for people and JSON: the front first, then why each other fell."""
+    decision = picked.decision
+    verdicts = [(c, "chosen" if c is decision.choice else "on the front") for c in decision.front]
+    rows = []
+    for candidate, verdict in (*verdicts, *decision.fell):
+        job = picked.job_of(candidate)
+        row = picked.rows[job]
+        rows.append(
+            {
+                "model": candidate.name,
+                "runtime": candidate.runtime,
+                "precision": candidate.precision,
+                "imgsz": row.imgsz,
+                "latency_ms": candidate.values.get("latency"),
+                "map_50_95": candidate.values.get("accuracy"),
+                "joules_per_image": candidate.values.get("energy"),
+                "peak_memory_mb": candidate.values.get("memory"),
+                "measured": "final" if job in picked.finalists else "screening",
+                "valid": row.latency_ms.valid,
+                "verdict": verdict,
+            }
+        )
+    return rows
+
+
+def export_config(picked: Picked) -> dict[str, Any]:
+    """The choice as values for `vovnet export`, with what was measured and where.
+
+    Raises ValueError if nothing was chosen.
+    """
+    choice = picked.decision.choice
+    if choice is None:
+        raise ValueError("nothing was chosen")
+    job = picked.job_of(choice)
+    row = picked.rows[job]
+    return {
+        "weights": choice.name,
+        "format": _FORMATS.get(choice.runtime, "torch"),
+        "runtime": choice.runtime,
+        "precision": choice.precision,
+        "imgsz": row.imgsz,
+        "device": job.device,
+        "objective": picked.objective,
+        "limits": dict(picked.limits),
+        "measured": {
+            "accuracy": choice.values.get("accuracy"),
+            "latency_ms": asdict(row.latency_ms),
+            "end_to_end_ms": asdict(row.stages_ms["end_to_end"]) if row.stages_ms else None,
+            "peak_memory_bytes": row.peak_memory_bytes.value,
+            "joules_per_image": row.joules_per_image.value,
+            "relative_error": row.relative_error,
+        },
+        "environment": row.environment,
+        "picked": row.started,
+    }
+
+
+def config_text(picked: Picked) -> str:
+    """`export_config` as YAML with a line that says what it is."""
+    head = "# Chosen by `vovnet pick` on the machine below; for `vovnet export --config`.\n"
+    return head + yaml.safe_dump(export_config(picked), sort_keys=False, allow_unicode=True)
+
+
+def read_accuracies(path: Path) -> dict[str, float]:
+    """mAP (IoU .50:.95) by weights, from a file of what `vovnet val --json` printed: one or a list.
+
+    Raises `VovnetError` for a file that cannot be read or holds something else.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        results = results if isinstance(results, list) else [results]
+        return {str(result["weights"]): float(result["map_50_95"]) for result in results}
+    except OSError as error:
+        raise VovnetError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise VovnetError(
+            f"{path}: is not what vovnet val --json prints ({type(error).__name__}: {error})"
+        ) from None

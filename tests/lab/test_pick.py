@@ -1,0 +1,159 @@
+"""Picking for real, on a small detector with a short protocol; and what is written of it."""
+
+import json
+
+import pytest
+import yaml
+
+from vovnet.cli import main
+from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.lab.bench import Protocol
+from vovnet.lab.pick import config_text, jobs_for, pick, read_accuracies, table, to_candidate
+from vovnet.lab.row import BenchRow
+from vovnet.models.weights import SHIPPED
+
+QUICK = Protocol(seconds=0.02, repeats=2, warmup=0, settling=0, threads=1, memory=False)
+
+
+@pytest.fixture(scope="module")
+def picked(nano):
+    """A choice between float32 and bf16 in eager, and a file that is not there."""
+    jobs = jobs_for([str(nano), "missing.safetensors"], runtimes=["eager"])
+    return pick(jobs, {str(nano): 0.3}, {"latency": 1e5}, screening=QUICK, final=QUICK)
+
+
+def test_the_answer_is_the_argmin_of_its_own_table(picked, nano):
+    rows = table(picked)
+    usable = [row for row in rows if row["verdict"].startswith(("chosen", "on the", "dominated"))]
+    assert {row["model"] for row in usable} == {str(nano)}
+    assert rows[0]["verdict"] == "chosen"
+    assert rows[0]["latency_ms"] == min(row["latency_ms"] for row in usable)
+    assert rows[0]["measured"] == "final"
+    assert len(rows) == 4
+    missing = [row for row in rows if row["model"] == "missing.safetensors"]
+    assert all("no such weights file" in row["verdict"] for row in missing)
+    assert picked.objective == "latency"  # the accuracy of one is not known
+
+
+def test_latency_is_from_file_to_boxes(picked):
+    job = picked.job_of(picked.decision.choice)
+    row = picked.rows[job]
+    assert picked.decision.choice.values["latency"] == row.stages_ms["end_to_end"].value
+    assert row.stages_ms["end_to_end"].value > row.stages_ms["decode"].value > 0
+
+
+def test_the_config_is_for_export(picked, nano):
+    config = yaml.safe_load(config_text(picked))
+    assert config["weights"] == str(nano)
+    assert (config["format"], config["runtime"], config["imgsz"]) == ("torch", "eager", 64)
+    assert config["measured"]["accuracy"] == 0.3
+    assert config["measured"]["latency_ms"]["value"] > 0
+    assert config["environment"]["versions"]["torch"]
+
+
+def test_rows_become_candidates(bench_row):
+    row = bench_row("m", 50.0, memory=2e8, joules=1.5)
+    values = to_candidate(_dataclass(row), 0.4).values
+    assert values == {
+        "latency": pytest.approx(50.0),
+        "accuracy": 0.4,
+        "energy": pytest.approx(1.5),
+        "memory": pytest.approx(200.0),
+    }
+    without = to_candidate(_dataclass(bench_row("m")), None)
+    assert "--val-results" in without.missing["accuracy"]
+    assert without.missing["energy"] == "no energy counter can be read"
+    wrong = to_candidate(_dataclass(bench_row("m", correct=False, relative_error=0.9)), None)
+    assert wrong.unusable == "wrong output: relative error 0.9"
+    nan = to_candidate(_dataclass(bench_row("m", correct=False, relative_error=None)), None)
+    assert nan.unusable == "wrong output: of another shape, or not finite"
+
+
+def _dataclass(row: dict) -> BenchRow:
+    from vovnet.lab.measurement import Measurement
+
+    return BenchRow(
+        **{
+            key: Measurement(**value) if isinstance(value, dict) and "reason" in value else value
+            for key, value in row.items()
+        }
+    )
+
+
+def test_jobs():
+    everything = jobs_for(["a"])
+    assert {job.runtime for job in everything} == {
+        *("eager", "channels_last", "onnxruntime", "openvino", "ncnn"),
+    }
+    assert "fp16" not in {job.precision for job in everything}
+    [job] = jobs_for(["a"], runtimes=["compile"], precisions=["bf16"])
+    assert (job.runtime, job.precision) == ("compile", "bf16")
+    with pytest.raises(UnknownNameError, match="onnxruntime"):
+        jobs_for(["a"], runtimes=["onnxrutime"])
+    with pytest.raises(VovnetError, match="no runtime has that on cpu"):
+        jobs_for(["a"], runtimes=["tensorrt"])
+
+
+def test_accuracies_are_read_from_what_val_prints(tmp_path):
+    path = tmp_path / "val.json"
+    path.write_text(json.dumps({"weights": "a", "map_50_95": 0.25, "map_50": 0.5}))
+    assert read_accuracies(path) == {"a": 0.25}
+    path.write_text(json.dumps([{"weights": w, "map_50_95": 0.5} for w in "ab"]))
+    assert read_accuracies(path) == {"a": 0.5, "b": 0.5}
+    for text in ("{", "[1]", '{"weights": "a"}', '{"weights": "a", "map_50_95": null}'):
+        path.write_text(text)
+        with pytest.raises(VovnetError, match="is not what vovnet val --json prints"):
+            read_accuracies(path)
+    with pytest.raises(VovnetError, match="cannot be read"):
+        read_accuracies(tmp_path / "missing.json")
+
+
+# ---- the verb, with its short protocol in place of the real one
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setattr("vovnet.lab.pick.SCREENING", QUICK)
+    monkeypatch.setattr("vovnet.lab.pick.FINAL", QUICK)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.skipif(not SHIPPED["vovdet_nano.voc"].is_file(), reason="no shipped weights")
+def test_the_verb_picks_and_writes(quick, capsys):
+    results = quick / "val.json"
+    results.write_text(json.dumps({"weights": "vovdet_nano.voc", "map_50_95": 0.24}))
+    options = ["--candidates", "vovdet_nano.voc", "--runtime", "eager", "--precision", "fp32"]
+    code = main(["pick", *options, "--max-ms", "1e5", "--val-results", str(results), "--json"])
+    out, err = capsys.readouterr()
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["choice"] == answer["table"][0]
+    assert answer["choice"]["map_50_95"] == 0.24
+    assert answer["objective"] == "accuracy"
+    assert "screening 1 candidates" in err
+    written = yaml.safe_load((quick / answer["config"]).read_text())
+    assert written["weights"] == "vovdet_nano.voc"
+
+
+def test_the_verb_refuses_what_misses_the_limits(quick, nano, capsys):
+    options = ["--candidates", str(nano), "--runtime", "eager", "--precision", "fp32"]
+    assert main(["pick", *options, "--max-ms", "1e-3"]) == 4
+    out, err = capsys.readouterr()
+    assert "slower than 0.001 ms" in out
+    assert "closest: " in err
+    assert "misses --max-ms 0.001 by" in err
+    assert not list(quick.rglob("*.yaml"))
+
+
+def test_the_verb_with_bad_input(quick, capsys):
+    for options, words in (
+        (["--max-ms", "0"], "must be above 0"),
+        (["--candidates", "nothing.safetensors", "--runtime", "eager"], "no such weights file"),
+        (["--runtime", "eagre"], "Did you mean eager"),
+        (["--objective", "beauty"], "beauty"),
+    ):
+        assert main(["pick", *options]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert words in err.splitlines()[-1]
