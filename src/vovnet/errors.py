@@ -1,6 +1,7 @@
 """The errors that users see: one line that says what is wrong, where, and the mend."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 EXIT_OK = 0
@@ -10,6 +11,12 @@ EXIT_PARTIAL = 3
 EXIT_REFUSED = 4
 
 _SHOWN = 60  # names of a table that a message lists; timm has over a thousand
+
+# How the allocators of torch and of other runtimes, and a DataLoader whose worker was killed for
+# it, say it.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|failed to allocate|bad_alloc|worker .* killed", re.I
+)
 
 
 class VovnetError(Exception):
@@ -49,3 +56,8 @@ class MissingExtraError(VovnetError):
         super().__init__(
             f"{package} is not installed; install it with: pip install 'vovnet[{extra}]'"
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the host or a device, whoever noticed."""
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))

@@ -5,7 +5,6 @@ The library is imported inside the verbs: `--help` and usage errors need not wai
 
 import io
 import os
-import re
 import sys
 import traceback
 
@@ -14,13 +13,12 @@ from cyclopts import App
 
 from vovnet import __version__
 from vovnet.cli._print import note
+from vovnet.cli.benching import bench
 from vovnet.cli.networks import convert, count, env, models
+from vovnet.cli.picking import pick
 from vovnet.cli.predicting import predict
 from vovnet.cli.training import train, val
-from vovnet.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, VovnetError
-
-# How torch's CPU and CUDA allocators, and a DataLoader whose worker was killed for it, say it.
-_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|worker .* killed", re.I)
+from vovnet.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, VovnetError, is_out_of_memory
 
 app = App(
     name="vovnet",
@@ -29,7 +27,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     help_epilogue="Exit codes: 0 done, 2 bad input or usage, 3 done in part, 4 refused, 1 a bug.",
 )
-for _verb in (models, count, train, val, predict, convert, env):
+for _verb in (models, count, bench, train, val, predict, pick, convert, env):
     app.command(_verb)
 
 
@@ -53,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:
-        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+        if is_out_of_memory(error):
             return _fail("out of memory; lower --batch, --imgsz or --workers", EXIT_BAD_INPUT)
         traceback.print_exc()
         return _fail("this is a bug in vovnet; please report it with the lines above", EXIT_BUG)

@@ -30,3 +30,9 @@ def exit_code(failed: int, rows: int) -> int:
     if not failed:
         return EXIT_OK
     return EXIT_BAD_INPUT if failed == rows else EXIT_PARTIAL
+
+
+def split_commas(values: list[str]) -> list[str]:
+    """`["a,b", "c"]` as a, b, c, each once: lists may be given either way."""
+    words = (word.strip() for value in values for word in value.split(","))
+    return list(dict.fromkeys(filter(None, words)))

@@ -37,6 +37,8 @@ def count(
     num_classes: int | None = None,
     stem: Literal["pooled", "strided"] | None = None,
     batch: int = 1,
+    dtype: Literal["fp32", "bf16", "fp16", "int8"] = "fp32",
+    layers: bool = False,
     as_json: Json = False,
 ) -> int:
     """Count parameters, multiply–accumulates, memory access and bytes of models, on paper.
@@ -44,7 +46,7 @@ def count(
     Parameters
     ----------
     names
-        Models, as `vovnet models` lists them.
+        Models as `vovnet models` lists them, weights, timm:NAME or torchvision:NAME.
     imgsz
         Input side in pixels (default: the model's own; 224 for backbones, 32 for CIFAR's).
     num_classes
@@ -53,14 +55,30 @@ def count(
         Backbones only: another stem than the model's own.
     batch
         Images per pass.
+    dtype
+        The numbers that bytes_moved is for.
+    layers
+        Also list every convolution: its memory access, the least there could be, the ratio.
     """
     from vovnet.lab import count_models
 
-    rows = count_models(names, imgsz, num_classes=num_classes, stem=stem, batch=batch)
+    rows = count_models(
+        names,
+        imgsz,
+        num_classes=num_classes,
+        stem=stem,
+        batch=batch,
+        dtype=dtype,
+        layers=layers,
+    )
     if as_json:
         print_json(rows)
     else:
-        print_table([{k: v for k, v in row.items() if k != "uncounted_ops"} for row in rows])
+        lists = ("uncounted_ops", "layers")
+        print_table([{k: v for k, v in row.items() if k not in lists} for row in rows])
+        for row in rows if layers else ():
+            print(f"\n{row['model']}, its convolutions")
+            print_table(row["layers"])
         print("macs: multiply–accumulates, flops = 2·macs; memory_access: elements, paper eq. 1")
     return EXIT_OK
 

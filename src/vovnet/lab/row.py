@@ -102,6 +102,6 @@ class BenchRow:
         return self.error is None and self.correct is not False
 
 
-def unmeasured(why: str) -> dict[str, Measurement]:
+def unmeasured(why: str) -> dict[str, Any]:
     """Every measured field of a row that failed."""
     return {name: not_measured(unit, why) for name, unit in UNITS.items()}

@@ -1,16 +1,18 @@
 """Counts of named models, as `vovnet count` prints them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from vovnet.errors import VovnetError
-from vovnet.lab.count import count
-from vovnet.models import create_model, default_num_classes
-from vovnet.models.cifar import CifarNet
-from vovnet.models.detector import Detector
+from vovnet.lab.count import Counts, LayerCount, count
+from vovnet.lab.target import Target, is_weights, open_target
+
+# Bytes of one number.
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
 
 def count_models(
@@ -20,28 +22,26 @@ def count_models(
     num_classes: int | None = None,
     stem: Literal["pooled", "strided"] | None = None,
     batch: int = 1,
+    dtype: Literal["fp32", "bf16", "fp16", "int8"] = "fp32",
+    layers: bool = False,
 ) -> list[dict[str, Any]]:
     """One row per model, for `batch` images of imgsz×imgsz pixels (default: the model's own).
 
-    Raises `VovnetError` if a model cannot be built, or cannot take images of that size.
+    Names are what `open_target` takes, but for ONNX files. `bytes_moved` is for numbers of
+    `dtype`; `layers` adds the convolutions one by one. Raises `VovnetError` if a model cannot be
+    built, or cannot take images of that size.
     """
     if (imgsz is not None and imgsz < 1) or batch < 1:
         raise VovnetError(f"--imgsz {imgsz} --batch {batch}: both must be at least 1")
     rows = []
     for name in names:
-        # Shapes are all that is counted: initialising a hundred million numbers takes a while.
-        with torch.device("meta"):
-            model = create_model(name, num_classes, stem=stem)
-        side = imgsz or _own_side(model)
-        try:
-            counts = count(model, (side, side), batch=batch)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise VovnetError(f"{name}: cannot take {side} pixels: {reason}") from None
-        row = {
+        target = _without_numbers(name, num_classes, stem)
+        side = imgsz or target.imgsz
+        counts = _count(target, side, batch, BYTES[dtype])
+        row: dict[str, Any] = {
             "model": name,
             "imgsz": side,
-            "num_classes": default_num_classes(name) if num_classes is None else num_classes,
+            "num_classes": target.num_classes,
             "params": counts.params,
             "macs": counts.macs,
             "flops": counts.flops,
@@ -50,11 +50,39 @@ def count_models(
             "activations": counts.activations,
             "uncounted_ops": list(counts.uncounted_ops),
         }
+        if layers:
+            row["layers"] = [asdict(layer) for layer in counts.layers]
         rows.append(row)
     return rows
 
 
-def _own_side(model: nn.Module) -> int:
-    if isinstance(model, Detector):
-        return model.input_spec.size[0]
-    return 32 if isinstance(model, CifarNet) else 224
+def layers_of(
+    names: Sequence[str], imgsz: int | None, num_classes: int | None, batch: int
+) -> dict[str, tuple[LayerCount, ...]]:
+    """The convolutions of every model that can be counted, by name."""
+    layers = {}
+    for name in dict.fromkeys(names):
+        try:
+            target = _without_numbers(name, num_classes, None)
+            layers[name] = _count(target, imgsz or target.imgsz, batch, 4).layers
+        except VovnetError:  # an ONNX file, or a model that could not be measured either
+            continue
+    return layers
+
+
+def _without_numbers(
+    name: str, num_classes: int | None, stem: Literal["pooled", "strided"] | None
+) -> Target:
+    """Shapes are all that is counted: initialising a hundred million numbers takes a while."""
+    with nullcontext() if is_weights(name) else torch.device("meta"):
+        return open_target(name, num_classes=num_classes, stem=stem)
+
+
+def _count(target: Target, side: int, batch: int, bytes_per_element: int) -> Counts:
+    if target.network is None:
+        raise VovnetError(f"{target.name}: ONNX files are not counted; give vovnet bench the file")
+    try:
+        return count(target.network, (side, side), batch=batch, bytes_per_element=bytes_per_element)
+    except (RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise VovnetError(f"{target.name}: cannot take {side} pixels: {reason}") from None

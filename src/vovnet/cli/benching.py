@@ -1,0 +1,136 @@
+"""The verb bench."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from vovnet.cli._options import Json, Many, exit_code, split_commas
+from vovnet.cli._print import note, print_json, print_table
+
+
+def bench(
+    names: Annotated[list[str], Many],
+    *,
+    imgsz: int | None = None,
+    num_classes: int | None = None,
+    batch: int = 1,
+    device: str = "cpu",
+    runtime: Annotated[list[str], Many] = ["eager"],  # noqa: B006  # read only
+    precision: Annotated[list[str], Many] = ["fp32"],  # noqa: B006
+    seconds: float = 1.0,
+    repeats: int = 5,
+    threads: int | None = None,
+    memory: bool = True,
+    csv: Path | None = None,
+    html: Path | None = None,
+    as_json: Json = False,
+) -> int:
+    """Measure models against each other on this machine: time, memory, energy, and the roofs.
+
+    Every model runs in every runtime and precision, in turn, beside a matrix product and a memory
+    copy. A row that fails says why, the others go on.
+
+    Parameters
+    ----------
+    names
+        Models as `vovnet models` lists them, weights (a shipped name or a .safetensors file),
+        timm:NAME, torchvision:NAME, or an .onnx file.
+    imgsz
+        Input side in pixels (default: the model's own).
+    num_classes
+        Classes, counted as the literature does (default: the model's own).
+    batch
+        Images per pass.
+    device
+        cpu, cuda or cuda:N.
+    runtime
+        One or more, with commas or spaces between: eager, channels_last, compile, aoti,
+        onnxruntime, openvino, ncnn, tensorrt.
+    precision
+        One or more: fp32, bf16, fp16, int8.
+    seconds
+        Length of one window of measuring.
+    repeats
+        Windows per row; two or more tell whether the figures hold.
+    threads
+        Threads of every runtime (default: torch's number).
+    memory
+        Measure peak memory, in a process of its own for each row.
+    csv
+        Write a table here, its first columns those of timm's benchmark results.
+    html
+        Write a report with figures here.
+    """
+    from vovnet.lab.bench import Protocol
+    from vovnet.lab.bench import bench as measure
+    from vovnet.lab.results import rank
+
+    rows = measure(
+        names,
+        imgsz=imgsz,
+        num_classes=num_classes,
+        batch=batch,
+        device=device,
+        runtimes=split_commas(runtime),
+        precisions=split_commas(precision),
+        protocol=Protocol(seconds=seconds, repeats=repeats, threads=threads, memory=memory),
+        note=note,
+    )
+    plain = [row.to_dict() for row in rows]
+    if csv is not None:
+        from vovnet.lab.export_csv import write_csv
+
+        write_csv(csv, rows)
+    if html is not None:
+        from vovnet.lab.report import write_report
+        from vovnet.lab.table import layers_of
+
+        write_report(html, plain, layers=layers_of(names, imgsz, num_classes, batch))
+    if as_json:
+        print_json(plain)
+    else:
+        print_table([_line(row) for row in rank(rows)])
+        print(_legend(rows[0]))
+        for path in filter(None, (csv, html)):
+            print(path)
+    return exit_code(sum(row.error is not None for row in rows), len(rows))
+
+
+def _line(row: Any) -> dict[str, Any]:
+    """The columns of the console table, with units in their names."""
+    return {
+        "model": row.model,
+        "runtime": row.runtime,
+        "precision": row.precision,
+        "ms": row.latency_ms.value,
+        "p95 ms": row.latency_ms.p95,
+        "images/s": row.images_per_s.value,
+        "GFLOP/s": _scaled(row.achieved_flops_per_s, 1e9),
+        "×matmul": row.peak_fraction.value,
+        "end to end ms": row.stages_ms["end_to_end"].value if row.stages_ms else None,
+        "memory MB": _scaled(row.peak_memory_bytes, 1e6),
+        "J/image": row.joules_per_image.value,
+        "": _mark(row),
+    }
+
+
+def _scaled(measurement: Any, unit: float) -> float | None:
+    return None if measurement.value is None else measurement.value / unit
+
+
+def _mark(row: Any) -> str:
+    if row.error is not None:
+        return "failed"
+    if row.correct is False:
+        return "wrong"
+    return "ok" if row.latency_ms.valid else "unsteady"
+
+
+def _legend(row: Any) -> str:
+    """What the table does not say: the machine's own rates, and why there is no energy."""
+    matmul, copy = row.matmul_flops_per_s, row.copy_bytes_per_s
+    roofs = ""
+    if matmul.value is not None and copy.value is not None:
+        roofs = f"matrix product {matmul.value / 1e9:.0f} GFLOP/s, copy {copy.value / 1e9:.1f} GB/s"
+    why = "" if row.joules_per_image.reason is None else f"energy: {row.joules_per_image.reason}"
+    marks = "unsteady: repeats differ by more than 10 %; wrong: not torch's answer, not ranked"
+    return "\n".join(filter(None, (roofs, why, marks)))

@@ -1,0 +1,132 @@
+"""Peak memory of one network in one runtime, measured in a process of its own.
+
+    python -m vovnet.lab.memory JOB NETWORK
+
+runs the job that `peak_memory` wrote as JSON, on a pickled network or an ONNX file; prints JSON.
+"""
+
+import ctypes
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vovnet.errors import VovnetError
+from vovnet.lab.measurement import Measurement, measured, not_measured
+from vovnet.lab.target import Target, random_images
+from vovnet.runtimes import Runner, open_onnx, open_runtime
+
+_PASSES, _REPEATS = 2, 3
+_TIMEOUT = 600  # seconds; compiling a large network takes minutes
+_HOST = (
+    "peak resident memory (VmHWM) of a fresh process during inference, above that process's after "
+    "it had run a small network in the same runtime; weights included, conversion not"
+)
+_TORCH_CUDA = "torch.cuda.max_memory_allocated of a fresh process during inference, with weights"
+
+
+def peak_memory(
+    target: Target, batch: int, runtime: str, precision: str, device: str, threads: int
+) -> Measurement:
+    """Bytes that `target` takes in a runtime, from a child process that does nothing else.
+
+    Not measured, with the reason, where the child fails, the network cannot be sent to it, or the
+    runtime allocates where nobody counts.
+    """
+    torch_on_gpu = runtime in ("eager", "channels_last", "compile", "aoti")
+    if not device.startswith("cpu") and not torch_on_gpu:
+        return not_measured("byte", f"{runtime} allocates outside torch's counters", _TORCH_CUDA)
+    method = _HOST if device == "cpu" else _TORCH_CUDA
+    job = {"side": target.imgsz, "batch": batch, "runtime": runtime, "precision": precision}
+    job |= {"device": device, "threads": threads}
+    with tempfile.TemporaryDirectory(prefix="vovnet-") as folder:
+        paths = [Path(folder) / "job.json", target.onnx or Path(folder) / "network.pt"]
+        paths[0].write_text(json.dumps(job))
+        try:
+            if target.network is not None:
+                torch.save(target.network, paths[1])
+        except Exception as error:  # a class or function that has no importable name
+            return not_measured("byte", f"the network cannot be sent to a process: {error}", method)
+        return _in_a_child(paths, method)
+
+
+def _in_a_child(paths: list[Path], method: str) -> Measurement:
+    command = [sys.executable, "-m", "vovnet.lab.memory", *map(str, paths)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return not_measured("byte", f"the process took longer than {_TIMEOUT} s", method)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        why = lines[-1] if lines else f"the process ended with status {done.returncode}"
+        return not_measured("byte", why, method)
+    samples = json.loads(done.stdout.splitlines()[-1])
+    return measured([[sample] for sample in samples], "byte", method)
+
+
+def _run(job: dict[str, Any], path: Path) -> list[int]:
+    """The child's side: bytes at the peak of each repeat above the baseline."""
+    torch.set_num_threads(job["threads"])
+    device = torch.device(job["device"])
+    # Loads the libraries and starts the threads, which are not the network's.
+    with _open(nn.Conv2d(3, 8, 3), {**job, "side": 32}) as runner:
+        runner(random_images(job["batch"], 32, device))
+    read, reset = (_peak_on_gpu, _reset_gpu) if device.type == "cuda" else (_peak_here, _reset_here)
+    gc.collect()
+    reset()
+    baseline = read()
+    runner = _open(path, job)
+    gc.collect()
+    images = random_images(job["batch"], job["side"], device)
+    samples = []
+    for _ in range(_REPEATS):
+        reset()
+        for _ in range(_PASSES):
+            runner(images)
+        samples.append(read() - baseline)
+    return samples
+
+
+def _open(network: nn.Module | Path, job: dict[str, Any]) -> Runner:
+    """The runner of a module, a pickled one or an ONNX file; only what it keeps stays in memory."""
+    side, batch = job["side"], job["batch"]
+    images = random_images(batch, side, torch.device("cpu"))
+    options = {"device": job["device"], "threads": job["threads"], "calibration": [images]}
+    what = job["runtime"], job["precision"]
+    if isinstance(network, Path) and network.suffix == ".onnx":
+        return open_onnx(network, *what, batch=batch, image_size=(side, side), **options)
+    if isinstance(network, Path):
+        # Written a moment ago by `peak_memory`: the network's own class has to come along.
+        network = torch.load(network, weights_only=False)
+    return open_runtime(network, images, *what, **options)
+
+
+def _reset_here() -> None:
+    """Give freed memory back to the system, then make the peak start from what is left."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_here() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise VovnetError("/proc/self/status has no VmHWM")
+
+
+def _reset_gpu() -> None:
+    torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_on_gpu() -> int:
+    return torch.cuda.max_memory_allocated()
+
+
+if __name__ == "__main__":
+    print(json.dumps(_run(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))))

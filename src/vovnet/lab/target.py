@@ -1,0 +1,162 @@
+"""What a name given to `vovnet bench` means: a network of ours, timm's or torchvision's, a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten
+
+from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.lab.count import Counts, count
+from vovnet.models import create_model, default_num_classes
+from vovnet.models.cifar import CifarNet
+from vovnet.models.detector import Detector
+from vovnet.models.weights import SHIPPED, load_detector
+from vovnet.runtimes.onnx_file import fill_shape
+
+_TORCHVISION = "torchvision:"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A network in eval mode that takes N×3×imgsz×imgsz, or the ONNX file that holds one.
+
+    `detector` is there for detectors of ours, `map_50` and `map_50_95` if its weights know them.
+    """
+
+    name: str
+    imgsz: int
+    num_classes: int | None = None
+    network: nn.Module | None = None
+    onnx: Path | None = None
+    detector: Detector | None = None
+    map_50: float | None = None
+    map_50_95: float | None = None
+
+    def counts(self, batch: int, bytes_per_element: int) -> Counts | None:
+        """Its cost on paper; None for an ONNX file and for what shapes alone do not decide."""
+        if self.network is None:
+            return None
+        size = (self.imgsz, self.imgsz)
+        try:
+            return count(self.network, size, batch=batch, bytes_per_element=bytes_per_element)
+        except Exception:  # a forward that reads its own numbers, as torchvision's detectors do
+            return None
+
+
+def is_weights(name: str) -> bool:
+    """Whether a name means trained weights: shipped ones or a .safetensors file."""
+    return name in SHIPPED or name.endswith(".safetensors")
+
+
+def open_target(
+    name: str,
+    imgsz: int | None = None,
+    num_classes: int | None = None,
+    *,
+    stem: Literal["pooled", "strided"] | None = None,
+) -> Target:
+    """The network that `name` stands for, freshly initialised unless it is a weights file.
+
+    A model or weights of ours, a .safetensors or .onnx file, `timm:NAME` or `torchvision:NAME`;
+    `stem` is for VoVNets. Raises `VovnetError` for what is not there, or cannot have that size,
+    number of classes or stem.
+    """
+    if imgsz is not None and imgsz < 1:
+        raise VovnetError(f"--imgsz {imgsz}: must be at least 1")
+    ready_made = name.endswith(".onnx") or is_weights(name)
+    if ready_made and (num_classes, stem) != (None, None):
+        raise VovnetError(f"{name}: is ready made; leave out --num-classes and --stem")
+    if name.endswith(".onnx"):
+        return _onnx(name, imgsz)
+    if is_weights(name):
+        return _weights(name, imgsz)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if name.startswith(_TORCHVISION):
+            return _torchvision(name.removeprefix(_TORCHVISION), imgsz, num_classes)
+        model = create_model(name, num_classes, stem=stem).eval()
+    classes = default_num_classes(name) if num_classes is None else num_classes
+    if not isinstance(model, Detector):
+        return Target(name, imgsz or _own_side(model), classes, model)
+    if imgsz is not None:
+        model.input_spec = model.input_spec.with_side(imgsz, name)
+    return Target(name, model.input_spec.size[0], classes, model.network, detector=model)
+
+
+def _own_side(model: nn.Module) -> int:
+    """32 pixels for CIFAR's networks, what timm says for timm's, 224 for others."""
+    if isinstance(model, CifarNet):
+        return 32
+    timm: Any = getattr(model, "pretrained_cfg", None) or {}
+    return timm.get("input_size", (3, 224, 224))[-1]
+
+
+def _weights(name: str, imgsz: int | None) -> Target:
+    """With batch norms folded, as `vovnet predict` runs them."""
+    detector = load_detector(name, imgsz=imgsz, fuse=True)
+    metrics = detector.metadata.get("metrics", {})
+    background = default_num_classes(detector.name) - 20
+    return Target(
+        name,
+        detector.input_spec.size[0],
+        len(detector.names) + background,
+        detector.network,
+        detector=detector,
+        map_50=metrics.get("map_50"),
+        map_50_95=metrics.get("map_50_95"),
+    )
+
+
+def _onnx(name: str, imgsz: int | None) -> Target:
+    size = None if imgsz is None else (imgsz, imgsz)
+    _, _, height, width = fill_shape(Path(name), None, size)
+    if height != width:
+        raise VovnetError(f"{name}: takes images of {height}×{width}; bench takes square ones only")
+    return Target(name, height, onnx=Path(name))
+
+
+def _torchvision(name: str, imgsz: int | None, num_classes: int | None) -> Target:
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise UnknownNameError("torchvision model", name, models.list_models())
+    detection = name in models.list_models(module=models.detection)
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if detection:
+        options["weights_backbone"] = None
+    model = models.get_model(name, weights=None, **options).eval()
+    if detection:
+        classes = 91 if num_classes is None else num_classes
+        return Target(_TORCHVISION + name, imgsz or 320, classes, OneTensorIn(model))
+    classes = 1000 if num_classes is None else num_classes
+    return Target(_TORCHVISION + name, imgsz or 224, classes, model)
+
+
+class OneTensorIn(nn.Module):
+    """A torchvision detection model, which takes a list of images, for a batch N×3×H×W."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        """The dictionaries of boxes, labels and scores that the model returns."""
+        return self.model(list(images))
+
+
+def random_images(batch: int, side: int, device: torch.device, seed: int = 0) -> Tensor:
+    """Normally distributed N×3×side×side, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 3, side, side, generator=generator).to(device)
+
+
+@torch.inference_mode()
+def reference_outputs(network: nn.Module, images: Tensor) -> tuple[list[Tensor], TreeSpec]:
+    """What torch eager gives in float32, without TF32: the flat tensors and their structure."""
+    network = network.to(images.device)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        flat, structure = tree_flatten(network(images))
+    return [tensor.float() for tensor in flat], structure
