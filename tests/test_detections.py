@@ -40,7 +40,7 @@ def assert_same(a: Detections, b: Detections) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(some_detections())
+@given(some_detections(masks=True))
 def test_dict_round_trip(found):
     text = json.dumps(found.to_dict())
     assert_same(Detections.from_dict(json.loads(text), NAMES, image_size=(4, 7)), found)

@@ -101,7 +101,10 @@ class Detections:
         image_size: tuple[int, int] | None = None,
         path: Path | None = None,
     ) -> "Detections":
-        """The inverse of `to_dict`. Raises UnknownNameError for a label that is not in `names`."""
+        """The inverse of `to_dict`; masks are read when every object has one.
+
+        Raises UnknownNameError for a label that is not in `names`.
+        """
         index = {name: i for i, name in enumerate(names)}
         if unknown := [o["label"] for o in objects if o["label"] not in index]:
             raise UnknownNameError("class", unknown[0], names)
@@ -111,6 +114,7 @@ class Detections:
             scores=np.array([o["score"] for o in objects]),
             labels=np.array([index[o["label"]] for o in objects]),
             names=tuple(names),
+            masks=_decode(objects),
             image_size=image_size,
             path=path,
         )
@@ -155,17 +159,12 @@ class Detections:
         # float64 until the corner is known: the sum x + w must round once, to the original x2.
         boxes = np.array([r["bbox"] for r in results], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        masks = None
-        if results and all(isinstance(r.get("segmentation"), dict) for r in results):
-            from hotcoco import mask
-
-            masks = np.stack([mask.decode(r["segmentation"]) for r in results])
         return cls(
             boxes=boxes,
             scores=np.array([r["score"] for r in results]),
             labels=np.array([ids.index(r["category_id"]) for r in results]),
             names=tuple(names),
-            masks=masks,
+            masks=_decode(results),
             image_size=image_size,
             path=path,
         )
@@ -192,6 +191,15 @@ class Detections:
     def _rows(self) -> list[tuple[int, float, list[float]]]:
         columns = (self.labels.tolist(), self.scores.tolist(), self.boxes.tolist())
         return list(zip(*columns, strict=True))
+
+
+def _decode(rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """The masks of rows that all have an RLE under "segmentation", or None."""
+    if not rows or not all(isinstance(row.get("segmentation"), dict) for row in rows):
+        return None
+    from hotcoco import mask as coco_mask
+
+    return np.stack([coco_mask.decode(row["segmentation"]) for row in rows])
 
 
 def _encode(mask: np.ndarray) -> dict[str, Any]:

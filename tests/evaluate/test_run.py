@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from vovnet.data.record import Dataset
 from vovnet.errors import DataError, ImageError
 from vovnet.evaluate.run import detect_records, evaluate
 from vovnet.losses.task_aligned import TaskAlignedLoss
-from vovnet.models.detector import Detector, PointDecoder
+from vovnet.models.detector import Detector, Found, PointDecoder
 from vovnet.models.input_spec import InputSpec
 
 SIDE, STRIDES = 64, (8, 16, 32)
@@ -156,3 +157,58 @@ def test_an_unreadable_image_stops_with_its_name(tmp_path):
     dataset.records[3].path.write_text("hello")
     with pytest.raises(ImageError, match=r"3\.png: not a readable"):
         list(detect_records(reader(), dataset.records, batch=2))
+
+
+def outlined(folder: Path, *, masks: bool = True) -> Dataset:
+    """Two pictures with one blue rectangle each, as COCO with the rectangle as a polygon."""
+    images, annotations = [], []
+    for number, (x, y) in enumerate(((4, 6), (20, 30)), start=1):
+        pixels = np.full((SIDE, SIDE, 3), 120, np.uint8)
+        pixels[y : y + 20, x : x + 28] = COLOURS[0]
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": SIDE, "height": SIDE})
+        outline = [x, y, x + 28, y, x + 28, y + 20, x, y + 20]
+        row = {"id": number, "image_id": number, "category_id": 1, "bbox": [x, y, 28, 20]}
+        annotations.append(row | ({"segmentation": [outline]} if masks else {}))
+    categories = [{"id": i, "name": name} for i, name in enumerate(NAMES, 1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "instances_val.json").write_text(json.dumps(content))
+    return open_dataset(folder, "val")
+
+
+class Outliner(PointDecoder):
+    """Adds masks that fill a share of their boxes from the left."""
+
+    share = 1.0
+
+    def __call__(self, *args) -> list[Found]:
+        mask = (torch.arange(28) < 28 * self.share).float().expand(28, 28)
+        return [
+            f._replace(masks=mask.expand(len(f.scores), 28, 28)) for f in super().__call__(*args)
+        ]
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(1.0, 1.0), (0.25, 0.0)])
+def test_masks_are_measured_beside_the_boxes(tmp_path, share, wanted):
+    decoder = Outliner(STRIDES)
+    object.__setattr__(decoder, "share", share)
+    plain = reader()
+    detector = Detector(
+        "reader", plain.network, plain.criterion, decoder, plain.input_spec, NAMES, masks=True
+    ).eval()
+    metrics = evaluate(detector, outlined(tmp_path))
+    assert metrics["map_50"] == pytest.approx(1.0)
+    assert metrics["mask_map_50"] == pytest.approx(wanted)
+    if wanted:
+        assert metrics["mask_map_50_95"] > 0.95
+
+
+def test_without_true_masks_there_is_no_mask_figure(tmp_path):
+    plain = reader()
+    detector = Detector(
+        *("reader", plain.network, plain.criterion, Outliner(STRIDES), plain.input_spec, NAMES),
+        masks=True,
+    ).eval()
+    metrics = evaluate(detector, outlined(tmp_path, masks=False))
+    assert metrics["map_50"] == pytest.approx(1.0)
+    assert metrics["mask_map_50"] is None

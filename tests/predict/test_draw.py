@@ -108,3 +108,16 @@ def test_boxes_anywhere_inside_never_fail(data):
     image = Image.new("RGB", (width, height), "white")
     drawn = draw_detections(image, found((xs[0], ys[0], xs[1], ys[1])))
     assert drawn.size == image.size
+
+
+def test_masks_are_tinted_where_they_are_and_neighbours_differ():
+    image = Image.new("RGB", (100, 60), "white")
+    masks = np.zeros((2, 60, 100), bool)
+    masks[0, 20:30, 10:30] = masks[1, 20:30, 60:80] = True
+    boxes = np.array([[5, 15, 40, 40], [55, 15, 90, 40]], np.float32)
+    one_class = Detections(boxes, [0.9, 0.8], [0, 0], ("cell",), masks=masks)
+    pixels = np.asarray(draw_detections(image, one_class)).astype(int)
+    first, second = pixels[25, 20], pixels[25, 70]
+    assert (first < 255).any()
+    assert np.abs(first - second).sum() > 60
+    assert (pixels[35, 20] == 255).all()  # in the box, outside the mask

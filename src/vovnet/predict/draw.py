@@ -2,14 +2,18 @@
 
 import colorsys
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vovnet.detections import Detections
 
 
 def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
-    """A copy of an RGB image with a box and "name score" for every detection, best on top."""
-    canvas = image.copy()
+    """A copy of an RGB image with a box and "name score" for every detection, best on top.
+
+    Masks are laid over the picture half transparent.
+    """
+    canvas = _with_masks(image, detections)
     draw = ImageDraw.Draw(canvas)
     unit = max(image.size) / 640
     width = max(2, round(3 * unit))
@@ -21,6 +25,20 @@ def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
         draw.rectangle(box, outline=colour, width=width)
         _caption(draw, box, f"{detections.names[label]} {detections.scores[i]:.2f}", colour, font)
     return canvas
+
+
+def _with_masks(image: Image.Image, detections: Detections) -> Image.Image:
+    """A copy of the image with every mask tinted: by class, or one hue an object if there is one
+    class, so that neighbours can be told apart."""
+    if detections.masks is None:
+        return image.copy()
+    pixels = np.asarray(image).copy()
+    classes = len(detections.names)
+    for i in reversed(range(len(detections))):
+        colour = _colour(int(detections.labels[i]) if classes > 1 else i, max(2, classes))
+        mask = detections.masks[i]
+        pixels[mask] = (pixels[mask] + np.array(colour)) // 2
+    return Image.fromarray(pixels)
 
 
 def _caption(

@@ -15,7 +15,7 @@ from vovnet.data.loader import Batch, EpochBatches, ImageCache, TrainSamples, tr
 from vovnet.data.record import Dataset
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
-from vovnet.errors import VovnetError
+from vovnet.errors import DataError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.models.weights import save_detector
 from vovnet.train.checkpoint import Progress, load_state, save_state
@@ -170,6 +170,11 @@ def _samples(dataset: Dataset, recipe: Recipe, size: int, detector: Detector) ->
     augment: SSDAugment | ZoomAugment
     if recipe.augment == "ssd" and detector.masks:
         raise VovnetError(f"{detector.name}: augment ssd carries no masks; choose zoom")
+    if detector.masks and not any(record.segmentations for record in dataset.records):
+        raise DataError(
+            f"{dataset.root}: no masks in it, which {detector.name} draws; give COCO segmentations, "
+            "or train a Faster R-CNN"
+        )
     if recipe.augment == "ssd":
         augment = SSDAugment(recipe.flip, recipe.vertical_flip)
     else:
