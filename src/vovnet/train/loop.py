@@ -172,8 +172,8 @@ def _samples(dataset: Dataset, recipe: Recipe, size: int, detector: Detector) ->
         raise VovnetError(f"{detector.name}: augment ssd carries no masks; choose zoom")
     if detector.masks and not any(record.segmentations for record in dataset.records):
         raise DataError(
-            f"{dataset.root}: no masks in it, which {detector.name} draws; give COCO segmentations, "
-            "or train a Faster R-CNN"
+            f"{dataset.root}: no masks in it, and {detector.name} draws them; give COCO "
+            "segmentations, or train a Faster R-CNN"
         )
     if recipe.augment == "ssd":
         augment = SSDAugment(recipe.flip, recipe.vertical_flip)
