@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import roi_align
@@ -9,6 +10,7 @@ from torchvision.ops.poolers import LevelMapper
 from vovnet.losses import InstanceMasks, Target
 from vovnet.models import create_detector
 from vovnet.models.centermask import adaptive_levels
+from vovnet.models.detector import WholePass
 from vovnet.models.fpn import canonical_levels, pool_regions
 from vovnet.models.mask_head import paste_masks
 from vovnet.models.rcnn import RCNNOutput, rcnn_anchors
@@ -133,3 +135,18 @@ def test_a_mask_comes_back_from_its_box():
     seen = roi_align(truth[None, None].float(), [box], 28, aligned=True)[0]
     pasted = paste_masks(seen, box, (60, 60))[0]
     assert (pasted & truth).sum() / (pasted | truth).sum() > 0.95
+
+
+def test_the_second_stage_is_counted_at_its_dearest():
+    with torch.device("meta"):
+        network = create_detector("maskrcnn-vovnet19_slim", ("a", "b")).network.eval()
+
+        def macs(module: nn.Module) -> int:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                module(torch.empty(1, 3, 64, 64))
+            return counter.get_total_flops() // 2
+
+        box = 4 * 256 * 256 * 9 * 7**2 + 256 * 7**2 * 1024 + 1024 * (3 + 4 * 2)
+        mask = (4 * 256 * 256 * 9 + 4 * 256 * 256) * 14**2 + 256 * 2 * 28**2
+        second = macs(WholePass(network)) - macs(network)
+    assert second == 1000 * box + 100 * mask

@@ -79,10 +79,11 @@ def _without_numbers(
 
 
 def _count(target: Target, side: int, batch: int, bytes_per_element: int) -> Counts:
-    if target.network is None:
+    network = target.countable
+    if network is None:
         raise VovnetError(f"{target.name}: ONNX files are not counted; give vovnet bench the file")
     try:
-        return count(target.network, (side, side), batch=batch, bytes_per_element=bytes_per_element)
+        return count(network, (side, side), batch=batch, bytes_per_element=bytes_per_element)
     except (RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         raise VovnetError(f"{target.name}: cannot take {side} pixels: {reason}") from None

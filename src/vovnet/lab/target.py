@@ -11,8 +11,10 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.count import Counts, count
 from vovnet.models import create_model, default_num_classes
+from vovnet.models.centermask import CenterMask
 from vovnet.models.cifar import CifarNet
-from vovnet.models.detector import Detector
+from vovnet.models.detector import Detector, WholePass
+from vovnet.models.rcnn import RCNN
 from vovnet.models.weights import SHIPPED, load_detector
 from vovnet.runtimes.onnx_file import fill_shape
 
@@ -35,13 +37,20 @@ class Target:
     map_50: float | None = None
     map_50_95: float | None = None
 
+    @property
+    def countable(self) -> nn.Module | None:
+        """The network with all that one pass can cost; None for an ONNX file."""
+        two_stage = isinstance(self.network, RCNN | CenterMask)
+        return WholePass(self.network) if two_stage else self.network
+
     def counts(self, batch: int, bytes_per_element: int) -> Counts | None:
         """Its cost on paper; None for an ONNX file and for what shapes alone do not decide."""
-        if self.network is None:
+        network = self.countable
+        if network is None:
             return None
         size = (self.imgsz, self.imgsz)
         try:
-            return count(self.network, size, batch=batch, bytes_per_element=bytes_per_element)
+            return count(network, size, batch=batch, bytes_per_element=bytes_per_element)
         except Exception:  # a forward that reads its own numbers, as torchvision's detectors do
             return None
 

@@ -140,6 +140,7 @@ class CenterMask(nn.Module):
         )
         self.mask_score = MaskScore(spec.width, spec.mask_width, spec.mask_convs, num_classes)
         self.criterion = FCOSLoss(STRIDES, _RANGES)
+        self.width = spec.width
 
     def forward(self, images: Tensor) -> CenterMaskOutput:
         maps = self.pyramid(images)
@@ -196,6 +197,12 @@ class CenterMask(nn.Module):
                 found, masks.split(counts), guessed.split(counts), strict=True
             )
         ]
+
+    def second_stage(self, count: int, like: Tensor) -> tuple[Tensor, ...]:
+        """As `RCNN.second_stage`."""
+        drawn = like.new_empty(count * _MAX_DETECTIONS, self.width, POOLED, POOLED)
+        masks = self.mask_head(drawn)
+        return masks, self.mask_score(drawn, masks[:, 0])
 
     def _boxes(
         self,

@@ -219,3 +219,19 @@ class RefineDecoder:
             boxes = decode_offsets(offsets[rows].float(), refined, self.variances)
             found.append(Found(*suppress(boxes, pairs, iou, most=500)))
         return found
+
+
+class WholePass(nn.Module):
+    """A two-stage network with its second stage at its dearest, for counting.
+
+    What the second stage costs depends on what the first finds: it is counted with as many regions
+    and masks as there can be.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        second_stage: Any = self.network.second_stage
+        return self.network(images), second_stage(len(images), images)

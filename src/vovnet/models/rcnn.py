@@ -105,6 +105,7 @@ class RCNN(nn.Module):
         self.proposer = RPNHead(width, len(_RATIOS))
         self.box_head = BoxHead(width, num_classes)
         self.mask_head = MaskHead(width, 256, 4, num_classes - 1) if masks else None
+        self.width = width
         self.regions = regions
 
     def forward(self, images: Tensor) -> RCNNOutput:
@@ -157,6 +158,16 @@ class RCNN(nn.Module):
             moved = clip_boxes_to_image(moved, image_size)
             found.append(Found(*suppress(moved, pairs, iou, _MAX_DETECTIONS)))
         return found if self.mask_head is None else self._draw(outputs, found, self.mask_head)
+
+    def second_stage(self, count: int, like: Tensor) -> tuple[Tensor, ...]:
+        """The heads on the most that `count` images can ask of them, without numbers: for counting
+        on the meta device. RoIAlign itself has no multiply–accumulates."""
+        regions = like.new_empty(count * _PROPOSALS[False], self.width, _BOX_CELLS, _BOX_CELLS)
+        outputs = self.box_head(regions)
+        if self.mask_head is None:
+            return outputs
+        drawn = like.new_empty(count * _MAX_DETECTIONS, self.width, POOLED, POOLED)
+        return *outputs, self.mask_head(drawn)
 
     def _draw(self, outputs: RCNNOutput, found: list[Found], head: MaskHead) -> list[Found]:
         features = self._pool(outputs, [f.boxes for f in found], POOLED)
