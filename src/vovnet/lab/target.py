@@ -139,7 +139,7 @@ def _torchvision(name: str, imgsz: int | None, num_classes: int | None) -> Targe
     model = models.get_model(name, weights=None, **options).eval()
     if detection:
         classes = 91 if num_classes is None else num_classes
-        return Target(_TORCHVISION + name, imgsz or 320, classes, OneTensorIn(model))
+        return Target(_TORCHVISION + name, imgsz or 320, classes, OneTensorIn(model).eval())
     classes = 1000 if num_classes is None else num_classes
     return Target(_TORCHVISION + name, imgsz or 224, classes, model)
 
