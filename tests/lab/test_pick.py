@@ -35,6 +35,11 @@ def test_the_answer_is_the_argmin_of_its_own_table(picked, nano):
     assert picked.objective == "latency"  # the accuracy of one is not known
 
 
+def test_rows_survive_json(picked):
+    for row in picked.rows.values():
+        assert BenchRow.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+
+
 def test_latency_is_from_file_to_boxes(picked):
     job = picked.job_of(picked.decision.choice)
     row = picked.rows[job]
@@ -53,31 +58,19 @@ def test_the_config_is_for_export(picked, nano):
 
 def test_rows_become_candidates(bench_row):
     row = bench_row("m", 50.0, memory=2e8, joules=1.5)
-    values = to_candidate(_dataclass(row), 0.4).values
+    values = to_candidate(BenchRow.from_dict(row), 0.4).values
     assert values == {
         "latency": pytest.approx(50.0),
         "accuracy": 0.4,
         "energy": pytest.approx(1.5),
         "memory": pytest.approx(200.0),
     }
-    without = to_candidate(_dataclass(bench_row("m")), None)
+    without = to_candidate(BenchRow.from_dict(bench_row("m")), None)
     assert "--val-results" in without.missing["accuracy"]
     assert without.missing["energy"] == "no energy counter can be read"
-    wrong = to_candidate(_dataclass(bench_row("m", correct=False, relative_error=0.9)), None)
-    assert wrong.unusable == "wrong output: relative error 0.9"
-    nan = to_candidate(_dataclass(bench_row("m", correct=False, relative_error=None)), None)
-    assert nan.unusable == "wrong output: of another shape, or not finite"
-
-
-def _dataclass(row: dict) -> BenchRow:
-    from vovnet.lab.measurement import Measurement
-
-    return BenchRow(
-        **{
-            key: Measurement(**value) if isinstance(value, dict) and "reason" in value else value
-            for key, value in row.items()
-        }
-    )
+    for error, words in ((0.9, "relative error 0.9"), (None, "of another shape, or not finite")):
+        wrong = BenchRow.from_dict(bench_row("m", correct=False, relative_error=error))
+        assert to_candidate(wrong, None).unusable == f"wrong output: {words}"
 
 
 def test_jobs():

@@ -96,6 +96,17 @@ class BenchRow:
         """Plain values for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "BenchRow":
+        """The inverse of `to_dict`."""
+        rebuilt = {name: Measurement(**values[name]) for name in UNITS}
+        stages, roofline = values["stages_ms"], values["roofline"]
+        if stages is not None:
+            rebuilt["stages_ms"] = {name: Measurement(**stage) for name, stage in stages.items()}
+        if roofline is not None:
+            rebuilt["roofline"] = Roofline(**roofline)
+        return cls(**{**values, **rebuilt})
+
     @property
     def ranks(self) -> bool:
         """Whether the row may be compared with others: it ran, and gave no wrong answer."""

@@ -1,0 +1,265 @@
+"""The paper's tables on this machine: every backbone and detector of it, in every CPU runtime.
+
+    python benchmarks/lab_tables.py [--only GROUP ...] [--ways RUNTIME:PRECISION ...]
+        [--seconds 0.3] [--repeats 4] [--memory] [--work FILE] [--out FOLDER]
+
+The models of a group are measured against each other in one runtime at a time, interleaved, each
+beside a matrix product. Rows are appended to --work as they come: run it again after a stop, and
+it goes on with what is missing or failed. When all is there it writes into --out:
+
+    lab_cpu.csv      every row, first timm's columns
+    lab_paper.csv    VoVNet against the paper's other networks: ratios here and in the paper
+    lab_paper.md     the same for reading
+    lab_machine.json the machine
+    lab_cpu.html     with --html: the report
+
+compile and aoti take a minute a model and int8 some ten seconds: they are left to --ways.
+"""
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vovnet.lab.bench import Protocol, bench_jobs
+from vovnet.lab.competitor import Job
+from vovnet.lab.export_csv import write_csv
+from vovnet.lab.report import write_report
+from vovnet.lab.row import BenchRow
+from vovnet.lab.table import layers_of
+
+# Models that are measured against each other, and their classes; None is ImageNet's.
+GROUPS = {
+    "light": (
+        (
+            *("vovnet27_slim", "peleenet", "mobilenet_v1", "mobilenet_v2"),
+            *("shufflenet_v2_x1_0", "squeezenet1_0", "squeezenet1_1", "alexnet"),
+        ),
+        None,
+    ),
+    "large": (
+        (
+            *("vovnet39", "vovnet57", "resnet50", "resnet101"),
+            *("densenet121", "densenet161", "densenet201"),
+        ),
+        None,
+    ),
+    "table2": (
+        (
+            *("dsod300-vovnet27_slim", "dsod300-vovnet27_slim_bottleneck", "dsod300-densenet67"),
+            *("pelee304-peleenet", "ssd300-mobilenet_v1"),
+        ),
+        21,
+    ),
+    "table4": (
+        (
+            *("refinedet320-vovnet39", "refinedet320-resnet50", "refinedet320-densenet201"),
+            *("refinedet320-vovnet57", "refinedet320-resnet101", "refinedet320-densenet161"),
+        ),
+        81,
+    ),
+}
+WAYS = (
+    *("eager:fp32", "channels_last:fp32", "channels_last:bf16", "onnxruntime:fp32"),
+    *("openvino:fp32", "openvino:bf16", "ncnn:fp32", "ncnn:bf16"),
+)
+
+
+class Printed(NamedTuple):
+    """A row of the paper's tables 2 to 4 (TITAN X Pascal, Caffe); its FLOPs are our macs."""
+
+    gmacs: float
+    fps: float
+    joules: float | None
+
+
+PAPER = {
+    "dsod300-vovnet27_slim": Printed(5.6, 71, 0.9),
+    "dsod300-vovnet27_slim_bottleneck": Printed(4.6, 1000 / 18, None),  # table 3 gives 18 ms
+    "dsod300-densenet67": Printed(5.3, 35, 3.7),
+    "pelee304-peleenet": Printed(1.2, 35, 2.4),
+    "ssd300-mobilenet_v1": Printed(1.1, 37, 2.3),
+    "refinedet320-vovnet39": Printed(32.6, 25.0, 4.8),
+    "refinedet320-vovnet57": Printed(36.45, 21.2, 5.9),
+    "refinedet320-resnet50": Printed(25.43, 23.2, None),
+    "refinedet320-resnet101": Printed(33.02, 17.5, None),
+    "refinedet320-densenet201": Printed(24.65, 12.0, 9.9),
+    "refinedet320-densenet161": Printed(32.74, 12.8, 10.0),
+}
+
+# Whom the paper compares with whom: other -> VoVNet.
+PAIRS = {
+    "dsod300-densenet67": "dsod300-vovnet27_slim",
+    "dsod300-vovnet27_slim_bottleneck": "dsod300-vovnet27_slim",
+    "pelee304-peleenet": "dsod300-vovnet27_slim",
+    "ssd300-mobilenet_v1": "dsod300-vovnet27_slim",
+    "refinedet320-resnet50": "refinedet320-vovnet39",
+    "refinedet320-densenet201": "refinedet320-vovnet39",
+    "refinedet320-resnet101": "refinedet320-vovnet57",
+    "refinedet320-densenet161": "refinedet320-vovnet57",
+}
+
+
+def chunks(groups: Sequence[str], ways: Sequence[str]) -> Iterator[list[Job]]:
+    """What is measured in one go: all models of a group in one runtime and precision."""
+    for group in groups:
+        names, classes = GROUPS[group]
+        for way in ways:
+            runtime, _, precision = way.partition(":")
+            yield [Job(n, None, classes, 1, "cpu", runtime, precision) for n in names]
+
+
+def read_rows(work: Path) -> dict[tuple[str, str, str], BenchRow]:
+    """The last row of every model, runtime and asked precision so far."""
+    rows = {}
+    if work.exists():
+        for line in work.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # cut off when the run was stopped
+                continue
+            rows[tuple(entry["asked"])] = BenchRow.from_dict(entry["row"])
+    return rows
+
+
+def measure(work: Path, groups: Sequence[str], ways: Sequence[str], protocol: Protocol) -> None:
+    """Measure what is missing, a chunk at a time, and append its rows."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    for jobs in chunks(groups, ways):
+        done = read_rows(work)
+        asked = {job: (job.model, job.runtime, job.precision) for job in jobs}
+        todo = [job for job in jobs if (row := done.get(asked[job])) is None or row.error]
+        if not todo:
+            continue
+        tell(f"{len(todo)} models in {todo[0].runtime} {todo[0].precision}")
+        rows = bench_jobs(todo, protocol, note=tell)
+        with open(work, "a") as file:
+            for job, row in zip(todo, rows, strict=True):
+                file.write(json.dumps({"asked": asked[job], "row": row.to_dict()}) + "\n")
+
+
+def tell(line: str) -> None:
+    """Progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def against_paper(rows: Sequence[BenchRow]) -> list[dict]:
+    """One line a pair, runtime and precision: VoVNet over the other network, here and printed."""
+    ranked = {(r.model, r.runtime, r.precision): r for r in rows if r.ranks}
+    lines = []
+    for (name, runtime, precision), other in ranked.items():
+        vovnet = ranked.get((PAIRS.get(name, ""), runtime, precision))
+        if vovnet is None:
+            continue
+        printed, base = PAPER[name], PAPER[vovnet.model]
+        lines.append(
+            {
+                "vovnet": vovnet.model,
+                "other": name,
+                "runtime": runtime,
+                "precision": precision,
+                "vovnet_images_per_s": vovnet.images_per_s.value,
+                "other_images_per_s": other.images_per_s.value,
+                "speed_ratio": ratio(vovnet.images_per_s.value, other.images_per_s.value),
+                "speed_ratio_paper": base.fps / printed.fps,
+                "flops_rate_ratio": ratio(
+                    vovnet.achieved_flops_per_s.value, other.achieved_flops_per_s.value
+                ),
+                "flops_rate_ratio_paper": base.fps * base.gmacs / (printed.fps * printed.gmacs),
+                "energy_ratio": ratio(other.joules_per_image.value, vovnet.joules_per_image.value),
+                "energy_ratio_paper": ratio(printed.joules, base.joules),
+                "valid": vovnet.latency_ms.valid and other.latency_ms.valid,
+            }
+        )
+    return lines
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    """a / b where both are known."""
+    return None if a is None or b is None else a / b
+
+
+def markdown(lines: Sequence[dict], rows: Sequence[BenchRow]) -> str:
+    """The comparison as a table for reading, with where it was measured."""
+    machine = rows[0].environment
+    reasons = {r.joules_per_image.reason for r in rows if r.ranks} - {None}
+    text = [
+        "# VoVNet against the paper's other networks, on this CPU",
+        "",
+        "Each figure is VoVNet's advantage: its images/s (FLOP/s) over the other's, the other's "
+        "joules per image over its. In brackets the paper's own (TITAN X Pascal, Caffe). "
+        "Batch 1, the network alone, medians; a question mark: the repeats disagree.",
+        "",
+        f"{machine['cpu']['model']}, {machine['cpu']['torch_threads']} threads, "
+        f"torch {machine['versions']['torch']}, {rows[0].started}.",
+        *(f"Energy not measured: {reason}." for reason in sorted(reasons)),
+        "",
+        "| VoVNet | against | runtime | images/s | speed | FLOP/s | energy |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        pair = f"{line['vovnet_images_per_s']:.3g} : {line['other_images_per_s']:.3g}"
+        kinds = ("speed_ratio", "flops_rate_ratio", "energy_ratio")
+        cells = [f"{number(line[k])} ({number(line[f'{k}_paper'])})" for k in kinds]
+        way = f"{line['runtime']} {line['precision']}{'' if line['valid'] else ' ?'}"
+        text.append(f"| {' | '.join([line['vovnet'], line['other'], way, pair, *cells])} |")
+    return "\n".join([*text, ""])
+
+
+def number(value: float | None) -> str:
+    """Two digits after the point, or a dash."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def write_results(rows: Sequence[BenchRow], out: Path, *, html: bool) -> None:
+    """All files of `--out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "lab_cpu.csv", rows)
+    lines = against_paper(rows)
+    if lines:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        (out / "lab_paper.csv").write_text(text.getvalue())
+        (out / "lab_paper.md").write_text(markdown(lines, rows))
+    machine = json.dumps(rows[0].environment, indent=2)
+    (out / "lab_machine.json").write_text(machine + "\n")
+    if html:
+        models = ["vovnet39", "resnet50", "densenet201"]
+        layers = layers_of([m for m in models if any(r.model == m for r in rows)], None, None, 1)
+        plain = [row.to_dict() for row in rows]
+        title = "The paper's networks on this CPU"
+        write_report(out / "lab_cpu.html", plain, layers=layers, title=title)
+
+
+def main() -> None:
+    """Measure what is missing and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(GROUPS), default=list(GROUPS))
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), help="RUNTIME:PRECISION")
+    parser.add_argument("--seconds", type=float, default=0.3, help="of one window")
+    parser.add_argument("--repeats", type=int, default=4, help="windows of each row")
+    parser.add_argument("--memory", action="store_true", help="peak memory too, some 5 s a row")
+    parser.add_argument("--html", action="store_true", help="write the report too")
+    parser.add_argument("--work", type=Path, default=Path("runs/lab_tables/rows.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    protocol = Protocol(
+        seconds=given.seconds,
+        repeats=given.repeats,
+        warmup=0.2,
+        memory=given.memory,
+        stages=False,
+    )
+    measure(given.work, given.only, given.ways, protocol)
+    write_results(list(read_rows(given.work).values()), given.out, html=given.html)
+    print(given.out)
+
+
+if __name__ == "__main__":
+    main()
