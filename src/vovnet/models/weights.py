@@ -158,7 +158,7 @@ def load_detector(
     names = metadata.get("names")
     if not (isinstance(name, str) and _are_names(names)):
         raise WeightsError(f"{path}: its metadata names no model or classes; is it a run's state?")
-    detector = create_detector(name, tuple(names))
+    detector = _blank(name, tuple(names))
     load_network(detector, tensors, str(path))
     detector.metadata = metadata
     if "input" in metadata:
@@ -168,6 +168,16 @@ def load_detector(
     if fuse:
         fuse_norms(detector.network.eval())
     return detector.eval().to(usable_device(device)).to(memory_format=torch.channels_last)
+
+
+def _blank(name: str, names: tuple[str, ...]) -> Detector:
+    """A detector without numbers of its own: initialising them would only cost time."""
+    with torch.device("meta"):
+        detector = create_detector(name, names)
+    stored = detector.network.state_dict().keys()
+    if all(key in stored for key, _ in detector.network.named_buffers()):
+        return detector
+    return create_detector(name, names)  # some of its numbers are in no file
 
 
 def _are_names(names: Any) -> TypeGuard[list[str]]:
@@ -194,4 +204,7 @@ def load_network(detector: Detector, tensors: Mapping[str, Tensor], source: str)
         raise WeightsError(f"{source}: does not fit {detector.name}: {fault}")
     if fault := not_finite(tensors):
         raise WeightsError(f"{source}: {fault}")
-    detector.network.load_state_dict(dict(tensors))
+    numbers = {
+        key: tensors[key].to(value.dtype) for key, value in detector.network.state_dict().items()
+    }
+    detector.network.load_state_dict(numbers, assign=True)
