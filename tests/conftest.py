@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from vovnet.cli import main
 from vovnet.models import create_detector
 from vovnet.models.weights import save_detector
 
@@ -86,3 +88,38 @@ def _randomise_norms(network: nn.Module, seed: int = 0) -> None:
 def randomise_norms() -> Callable[..., None]:
     """Fills a network's batch norms in place: `randomise_norms(network, seed=0)`."""
     return _randomise_norms
+
+
+class Outcome(NamedTuple):
+    """What one call of the command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys) -> Callable[..., Outcome]:
+    """Calls the command line in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Outcome:
+        code = main([str(argument) for argument in arguments])
+        return Outcome(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def refused(run) -> Callable[..., str]:
+    """Calls the command line and returns the one line on stderr that refuses the input."""
+
+    def call(*arguments: object) -> str:
+        outcome = run(*arguments)
+        assert (outcome.code, outcome.out) == (2, ""), outcome
+        [line] = outcome.err.splitlines()
+        assert line.startswith("vovnet: ")
+        assert "Traceback" not in line
+        return line
+
+    return call

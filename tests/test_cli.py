@@ -11,53 +11,16 @@ import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 from PIL import Image
 
 from vovnet import __version__
-from vovnet.cli import main
 from vovnet.models.weights import SHIPPED
 
 CONF = "0.0105"  # random weights score every class near 0.01
 SHIPPED_ARE_HERE = all(path.is_file() for path in SHIPPED.values())
-
-
-class Outcome(NamedTuple):
-    """What one call of the command line did."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys) -> Callable[..., Outcome]:
-    """Calls the command line in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Outcome:
-        code = main([str(argument) for argument in arguments])
-        return Outcome(code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def refused(run) -> Callable[..., str]:
-    """Calls the command line and returns the one line on stderr that refuses the input."""
-
-    def call(*arguments: object) -> str:
-        outcome = run(*arguments)
-        assert (outcome.code, outcome.out) == (2, ""), outcome
-        [line] = outcome.err.splitlines()
-        assert line.startswith("vovnet: ")
-        assert "Traceback" not in line
-        return line
-
-    return call
 
 
 def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (60, 40)) -> Path:

@@ -54,7 +54,8 @@ class Protocol:
     energy: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.seconds > 0 and self.repeats >= 1 and (self.threads or 1) >= 1):
+        threads = 1 if self.threads is None else self.threads
+        if not (self.seconds > 0 and self.repeats >= 1 and threads >= 1):
             raise VovnetError(
                 f"--seconds {self.seconds} --repeats {self.repeats} --threads {self.threads}: "
                 "must be above 0, at least 1 and at least 1"

@@ -1,8 +1,8 @@
 """Peak memory of one network in one runtime, measured in a process of its own.
 
-    python -m vovnet.lab.memory JOB NETWORK
+    python -m vovnet.lab.memory JOB SMALL NETWORK
 
-runs the job that `peak_memory` wrote as JSON, on a pickled network or an ONNX file; prints JSON.
+runs the job that `peak_memory` wrote as JSON, on pickled networks or ONNX files, and prints JSON.
 """
 
 import ctypes
@@ -20,9 +20,11 @@ from torch import nn
 from vovnet.errors import VovnetError
 from vovnet.lab.measurement import Measurement, measured, not_measured
 from vovnet.lab.target import Target, random_images
-from vovnet.runtimes import Runner, open_onnx, open_runtime
+from vovnet.runtimes import RUNTIMES, Runner, open_onnx, open_runtime
+from vovnet.runtimes.convert import FlatNetwork, write_onnx
 
 _PASSES, _REPEATS = 2, 3
+_SMALL = 32  # pixels; what the process runs first
 _TIMEOUT = 600  # seconds; compiling a large network takes minutes
 _HOST = (
     "peak resident memory (VmHWM) of a fresh process during inference, above that process's after "
@@ -45,15 +47,29 @@ def peak_memory(
     method = _HOST if device == "cpu" else _TORCH_CUDA
     job = {"side": target.imgsz, "batch": batch, "runtime": runtime, "precision": precision}
     job |= {"device": device, "threads": threads}
-    with tempfile.TemporaryDirectory(prefix="vovnet-") as folder:
-        paths = [Path(folder) / "job.json", target.onnx or Path(folder) / "network.pt"]
-        paths[0].write_text(json.dumps(job))
+    with tempfile.TemporaryDirectory(prefix="vovnet-") as name:
+        folder = Path(name)
+        (folder / "job.json").write_text(json.dumps(job))
         try:
-            if target.network is not None:
-                torch.save(target.network, paths[1])
-        except Exception as error:  # a class or function that has no importable name
+            small = _hand_over(nn.Conv2d(3, 8, 3), batch, _SMALL, runtime, folder / "small")
+            path = target.onnx or _hand_over(
+                target.network, batch, target.imgsz, runtime, folder / "network"
+            )
+        except Exception as error:  # a class or function that has no importable name, or no ONNX
             return not_measured("byte", f"the network cannot be sent to a process: {error}", method)
-        return _in_a_child(paths, method)
+        return _in_a_child([folder / "job.json", small, path], method)
+
+
+def _hand_over(network: nn.Module | None, batch: int, side: int, runtime: str, stem: Path) -> Path:
+    """Write a network as the child should find it: as an ONNX file for runtimes that read those,
+    so that what exporting leaves in memory is not counted, else as it is."""
+    assert network is not None
+    if RUNTIMES[runtime].from_onnx is None:
+        torch.save(network, stem.with_suffix(".pt"))
+        return stem.with_suffix(".pt")
+    example = random_images(batch, side, torch.device("cpu"))
+    write_onnx(FlatNetwork(network).cpu(), example, stem.with_suffix(".onnx"))
+    return stem.with_suffix(".onnx")
 
 
 def _in_a_child(paths: list[Path], method: str) -> Measurement:
@@ -70,13 +86,13 @@ def _in_a_child(paths: list[Path], method: str) -> Measurement:
     return measured([[sample] for sample in samples], "byte", method)
 
 
-def _run(job: dict[str, Any], path: Path) -> list[int]:
+def _run(job: dict[str, Any], small: Path, path: Path) -> list[int]:
     """The child's side: bytes at the peak of each repeat above the baseline."""
     torch.set_num_threads(job["threads"])
     device = torch.device(job["device"])
     # Loads the libraries and starts the threads, which are not the network's.
-    with _open(nn.Conv2d(3, 8, 3), {**job, "side": 32}) as runner:
-        runner(random_images(job["batch"], 32, device))
+    with _open(small, {**job, "side": _SMALL}) as runner:
+        runner(random_images(job["batch"], _SMALL, device))
     read, reset = (_peak_on_gpu, _reset_gpu) if device.type == "cuda" else (_peak_here, _reset_here)
     gc.collect()
     reset()
@@ -93,18 +109,16 @@ def _run(job: dict[str, Any], path: Path) -> list[int]:
     return samples
 
 
-def _open(network: nn.Module | Path, job: dict[str, Any]) -> Runner:
-    """The runner of a module, a pickled one or an ONNX file; only what it keeps stays in memory."""
+def _open(path: Path, job: dict[str, Any]) -> Runner:
+    """The runner of what `_hand_over` wrote, or of a user's ONNX file."""
     side, batch = job["side"], job["batch"]
     images = random_images(batch, side, torch.device("cpu"))
     options = {"device": job["device"], "threads": job["threads"], "calibration": [images]}
     what = job["runtime"], job["precision"]
-    if isinstance(network, Path) and network.suffix == ".onnx":
-        return open_onnx(network, *what, batch=batch, image_size=(side, side), **options)
-    if isinstance(network, Path):
-        # Written a moment ago by `peak_memory`: the network's own class has to come along.
-        network = torch.load(network, weights_only=False)
-    return open_runtime(network, images, *what, **options)
+    if path.suffix == ".onnx":
+        return open_onnx(path, *what, batch=batch, image_size=(side, side), **options)
+    # Written a moment ago by `peak_memory`: the network's own class has to come along.
+    return open_runtime(torch.load(path, weights_only=False), images, *what, **options)
 
 
 def _reset_here() -> None:
@@ -129,4 +143,5 @@ def _peak_on_gpu() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_run(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))))
+    job_file, *networks = map(Path, sys.argv[1:])
+    print(json.dumps(_run(json.loads(job_file.read_text()), *networks)))

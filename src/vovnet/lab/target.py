@@ -40,8 +40,9 @@ class Target:
     @property
     def countable(self) -> nn.Module | None:
         """The network with all that one pass can cost; None for an ONNX file."""
-        two_stage = isinstance(self.network, RCNN | CenterMask)
-        return WholePass(self.network) if two_stage else self.network
+        if isinstance(self.network, RCNN | CenterMask):
+            return WholePass(self.network)
+        return self.network
 
     def counts(self, batch: int, bytes_per_element: int) -> Counts | None:
         """Its cost on paper; None for an ONNX file and for what shapes alone do not decide."""

@@ -1,0 +1,81 @@
+"""`vovnet bench` and the longer forms of `vovnet count`, as their users see them."""
+
+import json
+
+import pytest
+
+BRIEF = ("--seconds", 0.01, "--repeats", 2, "--no-memory")
+
+
+def test_bench_prints_rows_as_json(run, nano):
+    outcome = run("bench", nano, "--runtime", "eager,channels_last", *BRIEF, "--json")
+    assert outcome.code == 0
+    rows = json.loads(outcome.out)
+    assert [(row["model"], row["runtime"]) for row in rows] == [
+        (str(nano), "eager"),
+        (str(nano), "channels_last"),
+    ]
+    for row in rows:
+        assert row["latency_ms"]["value"] > 0
+        assert row["joules_per_image"].keys() >= {"value", "reason"}
+        assert row["environment"]["versions"]["torch"]
+    assert "opening 1/2" in outcome.err
+    assert "round 2/2" in outcome.err
+
+
+def test_bench_in_part(run, nano, tmp_path):
+    files = ("--csv", "rows.csv", "--html", "report.html", "--png", "figures")
+    outcome = run("bench", nano, "nonsuch", *BRIEF, *files)
+    assert outcome.code == 3
+    head, first, second, *legend = outcome.out.splitlines()
+    assert head.split()[:5] == ["model", "runtime", "precision", "ms", "p95"]
+    assert first.split()[:3] == [str(nano), "eager", "fp32"]
+    assert second.split()[0] == "nonsuch"
+    assert second.split()[-1] == "failed"
+    assert legend[0].startswith("matrix product ")
+    assert legend[-3:] == ["rows.csv", "report.html", "figures"]
+    assert (tmp_path / "figures" / "latency.png").is_file()
+    assert "unknown model 'nonsuch'" in outcome.err
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
+    assert "nonsuch" in (tmp_path / "report.html").read_text()
+
+
+def test_bench_of_nothing_that_works(run):
+    outcome = run("bench", "nonsuch", *BRIEF)
+    assert outcome.code == 2
+    assert "failed" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--runtime", "onnxruntme"], "Did you mean onnxruntime"),
+        (["--precision", "fp32,fp8"], "unknown precision 'fp8'"),
+        (["--batch", 0], "--batch 0"),
+        (["--seconds", 0], "--seconds 0"),
+        (["--threads", 0], "--threads 0"),
+    ],
+)
+def test_bench_refuses(refused, options, words):
+    assert words in refused("bench", "vovnet39", *options)
+
+
+def test_count_layers_and_dtype(run):
+    arguments = ("count", "vovnet27_slim", "--imgsz", 64, "--layers")
+    [row] = json.loads(run(*arguments, "--json").out)
+    [half] = json.loads(run(*arguments, "--dtype", "fp16", "--json").out)
+    assert half["bytes_moved"] < 0.6 * row["bytes_moved"]
+    assert sum(layer["memory_access"] for layer in row["layers"]) == row["memory_access"]
+    assert all(layer["ratio"] >= 0.99 for layer in row["layers"])
+    table = run(*arguments).out
+    assert "vovnet27_slim, its convolutions" in table
+    assert "lower_bound" in table
+
+
+def test_count_takes_the_networks_of_others(run, nano, refused):
+    names = ("timm:resnet50", "torchvision:resnet50", str(nano))
+    rows = json.loads(run("count", *names, "--json").out)
+    assert [row["model"] for row in rows] == list(names)
+    assert [round(row["macs"] / 1e9, 3) for row in rows[:2]] == [4.089, 4.089]
+    assert (rows[2]["imgsz"], rows[2]["num_classes"]) == (64, 2)
+    assert "nowhere.onnx" in refused("count", "nowhere.onnx")
