@@ -22,12 +22,12 @@ def bench(
     memory: bool = True,
     csv: Path | None = None,
     html: Path | None = None,
+    png: Path | None = None,
     as_json: Json = False,
 ) -> int:
     """Measure models against each other on this machine: time, memory, energy, and the roofs.
 
-    Every model runs in every runtime and precision, in turn, beside a matrix product and a memory
-    copy. A row that fails says why, the others go on.
+    Models run in every runtime and precision, in turn, beside a matrix product and a memory copy.
 
     Parameters
     ----------
@@ -59,6 +59,8 @@ def bench(
         Write a table here, its first columns those of timm's benchmark results.
     html
         Write a report with figures here.
+    png
+        Write the report's figures as pictures into this folder.
     """
     from vovnet.lab.bench import Protocol
     from vovnet.lab.bench import bench as measure
@@ -75,24 +77,36 @@ def bench(
         protocol=Protocol(seconds=seconds, repeats=repeats, threads=threads, memory=memory),
         note=note,
     )
-    plain = [row.to_dict() for row in rows]
-    if csv is not None:
-        from vovnet.lab.export_csv import write_csv
-
-        write_csv(csv, rows)
-    if html is not None:
-        from vovnet.lab.report import write_report
-        from vovnet.lab.table import layers_of
-
-        write_report(html, plain, layers=layers_of(names, imgsz, num_classes, batch))
+    _write_files(rows, csv, html, png, (names, imgsz, num_classes, batch))
     if as_json:
-        print_json(plain)
+        print_json([row.to_dict() for row in rows])
     else:
         print_table([_line(row) for row in rank(rows)])
         print(_legend(rows[0]))
-        for path in filter(None, (csv, html)):
-            print(path)
+        for path in filter(None, (csv, html, png)):
+            if path.exists():
+                print(path)
     return exit_code(sum(row.error is not None for row in rows), len(rows))
+
+
+def _write_files(
+    rows: list[Any], csv: Path | None, html: Path | None, png: Path | None, counted: tuple
+) -> None:
+    """The files that were asked for; `counted` says to `layers_of` whose layers to show."""
+    from vovnet.lab.export_csv import write_csv
+    from vovnet.lab.report import write_figures, write_report
+    from vovnet.lab.table import layers_of
+
+    plain = [row.to_dict() for row in rows]
+    if csv is not None:
+        write_csv(csv, rows)
+    if html is None and png is None:
+        return
+    layers = layers_of(*counted)
+    if html is not None:
+        write_report(html, plain, layers=layers)
+    if png is not None and any(row.ranks for row in rows):  # else there is nothing to draw
+        write_figures(png, plain, layers=layers)
 
 
 def _line(row: Any) -> dict[str, Any]:

@@ -85,9 +85,7 @@ def pick(
     picked = measure_and_pick(jobs, accuracies, limits, objective, note=note)
     if all(candidate.unusable for candidate in picked.candidates.values()):
         raise VovnetError(f"no candidate can be used; the first: {picked.decision.fell[0][1]}")
-    path = None
-    if picked.decision.choice is not None:
-        path = _write(config_text(picked), out)
+    path = _write(config_text(picked), out) if picked.decision.choice is not None else None
     _show(picked, path, as_json)
     return EXIT_OK if path else EXIT_REFUSED
 

@@ -99,7 +99,7 @@ class BenchRow:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BenchRow":
         """The inverse of `to_dict`."""
-        rebuilt = {name: Measurement(**values[name]) for name in UNITS}
+        rebuilt: dict[str, Any] = {name: Measurement(**values[name]) for name in UNITS}
         stages, roofline = values["stages_ms"], values["roofline"]
         if stages is not None:
             rebuilt["stages_ms"] = {name: Measurement(**stage) for name, stage in stages.items()}
