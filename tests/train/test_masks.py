@@ -69,6 +69,7 @@ def test_a_resumed_run_equals_the_unbroken_one(cells, tmp_path, model):
     whole = recipe(cells, model=model, **regions)
     row = run_training(whole, tmp_path / "whole")
     assert np.isfinite(row["loss_mask"])
+    assert 0 <= row["mask_map_50"] <= 1
 
     class Stop(Exception):
         pass

@@ -77,12 +77,16 @@ def run_training(
     write_atomically(folder / "config.yaml", config.encode())
     results = _Results(folder, keep=resume)
 
+    figures = ["map_50", "map_50_95"]
+    if detector.masks:
+        figures += ["mask_map_50", "mask_map_50_95"]
+
     def after_epoch(report: EpochReport, averaged: Detector) -> None:
         due = report.epoch + 1 == recipe.epochs or (
             recipe.val_every and (report.epoch + 1) % recipe.val_every == 0
         )
         metrics = evaluate(averaged, truth) if truth and due else {}
-        chosen = {k: metrics.get(k) for k in ("map_50", "map_50_95")} if truth else {}
+        chosen = {k: metrics.get(k) for k in figures} if truth else {}
         row = results.add(report_row(report, chosen))
         if on_row:
             on_row(row)
