@@ -359,3 +359,9 @@ def test_bf16_training_stays_finite(voc, tmp_path):
     tensors, _ = load_tensors(tmp_path / "state.safetensors")
     assert all(value.isfinite().all() for value in tensors.values())
     assert {value.dtype for value in tensors.values()} == {torch.float32, torch.int64}
+
+
+def test_a_batch_too_small_to_be_normalised_is_said(voc, tmp_path):
+    recipe = recipe_from_dict({"model": "pelee304-peleenet", "data": [str(voc)], "batch": 1})
+    with pytest.raises(VovnetError, match="--batch 2"):
+        run_training(recipe, tmp_path)

@@ -222,6 +222,13 @@ def _train_epoch(
                 f"{error} in epoch {epoch + 1}, step {step + 1}, at lr {report.lr:.2g}; "
                 "start again with a lower --lr"
             ) from None
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise VovnetError(
+                f"{run.detector.name} normalises over the batch, and one image leaves it a single "
+                "value; give --batch 2 or more, and at least two images"
+            ) from None
         report.add(losses, len(batch.targets))
         waiting = time.perf_counter()
         report.seconds = waiting - start
