@@ -28,7 +28,7 @@ def test_the_answer_is_the_argmin_of_its_own_table(picked, nano):
     assert {row["model"] for row in usable} == {str(nano)}
     assert rows[0]["verdict"] == "chosen"
     assert rows[0]["latency_ms"] == min(row["latency_ms"] for row in usable)
-    assert rows[0]["measured"] == "final"
+    assert [row["measured"] for row in usable] == ["final", "final"]  # against each other
     assert len(rows) == 4
     missing = [row for row in rows if row["model"] == "missing.safetensors"]
     assert all("no such weights file" in row["verdict"] for row in missing)
@@ -127,6 +127,13 @@ def test_the_verb_picks_and_writes(quick, capsys):
     assert "screening 1 candidates" in err
     written = yaml.safe_load((quick / answer["config"]).read_text())
     assert written["weights"] == "vovdet_nano.voc"
+
+
+def test_memory_is_measured_where_the_choice_depends_on_it(quick, nano):
+    jobs = jobs_for([str(nano)], runtimes=["eager"], precisions=["fp32"])
+    limited = pick(jobs, {}, {"memory": 1e-3})
+    assert limited.decision.choice is None  # not one finalist: it was known from the screening
+    assert limited.decision.fell[0][1].startswith("takes more memory than 0.001 MB: ")
 
 
 def test_the_verb_refuses_what_misses_the_limits(quick, nano, capsys):

@@ -66,6 +66,7 @@ class Candidate:
 class Decision:
     """The choice; the front it is on, best first; and of every other candidate why it fell.
 
+    `ranked` are all candidates within the limits, best first, dominated ones too.
     Without a choice, `closest` is the candidate that misses the limits by least, and `misses`
     says by how much.
     """
@@ -73,6 +74,7 @@ class Decision:
     choice: Candidate | None
     front: tuple[Candidate, ...]
     fell: tuple[tuple[Candidate, str], ...]
+    ranked: tuple[Candidate, ...] = ()
     closest: Candidate | None = None
     misses: str = ""
 
@@ -93,11 +95,11 @@ def decide(candidates: Sequence[Candidate], limits: Limits, objective: Objective
     fell = [(candidate, why) for candidate, why in whys if why is not None]
     fell += [(c, _dominated(c, front, axes)) for c in fit if id(c) not in on_front]
     if front:
-        return Decision(front[0], tuple(front), tuple(fell))
+        return Decision(front[0], tuple(front), tuple(fell), tuple(fit))
     closest = min(candidates, key=lambda c: (_excess(c, limits), c.label), default=None)
     if closest is None or _excess(closest, limits) == inf:
         return Decision(None, (), tuple(fell))
-    return Decision(None, (), tuple(fell), closest, _misses(closest, limits))
+    return Decision(None, (), tuple(fell), (), closest, _misses(closest, limits))
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:

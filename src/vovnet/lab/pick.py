@@ -2,7 +2,8 @@
 
 Every candidate is screened by a short bench. Those that could win are then measured against each
 other by a longer one, until the choice is one of them: what is chosen was measured properly, and
-is the best of the table that is shown.
+is the best of the table that is shown. Peak memory, which takes a process for every candidate, is
+measured of the finalists only, unless it is limited or the objective.
 """
 
 import json
@@ -29,8 +30,8 @@ from vovnet.lab.row import BenchRow
 from vovnet.runtimes import RUNTIMES
 
 SCREENING = Protocol(seconds=0.3, repeats=2, warmup=0.2)
-FINAL = Protocol(seconds=1.0, repeats=5, memory=False)
-_FINALISTS = 6
+FINAL = Protocol(seconds=1.0, repeats=5)
+_FINALISTS = 5
 _SLACK = 1.25  # a screening may be wrong by so much
 
 # Compiling takes a minute a model: only on request.
@@ -105,8 +106,12 @@ def pick(
     """
     if objective is None:
         objective = "accuracy" if all(j.model in accuracies for j in jobs) else "latency"
+    # A process for every candidate is the dearest part: only where the choice depends on it.
+    early = "memory" in limits or objective == "memory"
+    screening = screening or replace(SCREENING, memory=early)
+    final = final or replace(FINAL, memory=not early)
     note(f"screening {len(jobs)} candidates")
-    rows = dict(zip(jobs, bench_jobs(jobs, screening or SCREENING, note=note), strict=True))
+    rows = dict(zip(jobs, bench_jobs(jobs, screening, note=note), strict=True))
     finalists: set[Job] = set()
     while True:
         candidates = {job: to_candidate(r, accuracies.get(job.model)) for job, r in rows.items()}
@@ -116,8 +121,9 @@ def pick(
         if not unsure:
             return picked
         note(f"measuring {len(unsure)} finalists")
-        for job, row in zip(unsure, bench_jobs(unsure, final or FINAL, note=note), strict=True):
-            rows[job] = replace(row, peak_memory_bytes=rows[job].peak_memory_bytes)
+        for job, row in zip(unsure, bench_jobs(unsure, final, note=note), strict=True):
+            known = rows[job].peak_memory_bytes
+            rows[job] = row if known.value is None else replace(row, peak_memory_bytes=known)
         finalists.update(unsure)
 
 
@@ -127,7 +133,9 @@ def _unsure(picked: Picked) -> list[Job]:
         near = decide(
             list(picked.candidates.values()), loosened(picked.limits, _SLACK), picked.objective
         )
-        return [picked.job_of(candidate) for candidate in near.front[:_FINALISTS]]
+        # Those on the front, then whoever comes next: a rival may have been screened badly.
+        best = dict.fromkeys(picked.job_of(candidate) for candidate in (*near.front, *near.ranked))
+        return list(best)[:_FINALISTS]
     choice = picked.decision.choice
     if choice is None or picked.job_of(choice) in picked.finalists:
         return []
