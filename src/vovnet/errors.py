@@ -10,7 +10,7 @@ EXIT_BAD_INPUT = 2
 EXIT_PARTIAL = 3
 EXIT_REFUSED = 4
 
-_SHOWN = 60  # names of a table that a message lists; timm has over a thousand
+_SHOWN = 20  # names of a table that a message lists; timm has over a thousand
 
 # How the allocators of torch and of other runtimes, and a DataLoader whose worker was killed for
 # it, say it.

@@ -1,5 +1,6 @@
 """Options and checks that several verbs share."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -32,7 +33,7 @@ def exit_code(failed: int, rows: int) -> int:
     return EXIT_BAD_INPUT if failed == rows else EXIT_PARTIAL
 
 
-def split_commas(values: list[str]) -> list[str]:
+def split_commas(values: Iterable[str]) -> list[str]:
     """`["a,b", "c"]` as a, b, c, each once: lists may be given either way."""
     words = (word.strip() for value in values for word in value.split(","))
     return list(dict.fromkeys(filter(None, words)))

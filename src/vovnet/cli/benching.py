@@ -14,8 +14,8 @@ def bench(
     num_classes: int | None = None,
     batch: int = 1,
     device: str = "cpu",
-    runtime: Annotated[list[str], Many] = ["eager"],  # noqa: B006  # read only
-    precision: Annotated[list[str], Many] = ["fp32"],  # noqa: B006
+    runtime: Annotated[tuple[str, ...], Many] = ("eager",),
+    precision: Annotated[tuple[str, ...], Many] = ("fp32",),
     seconds: float = 1.0,
     repeats: int = 5,
     threads: int | None = None,
@@ -145,6 +145,8 @@ def _legend(row: Any) -> str:
     roofs = ""
     if matmul.value is not None and copy.value is not None:
         roofs = f"matrix product {matmul.value / 1e9:.0f} GFLOP/s, copy {copy.value / 1e9:.1f} GB/s"
-    why = "" if row.joules_per_image.reason is None else f"energy: {row.joules_per_image.reason}"
+    why = ""
+    if row.error is None and row.joules_per_image.reason is not None:
+        why = f"energy: {row.joules_per_image.reason}"
     marks = "unsteady: repeats differ by more than 10 %; wrong: not torch's answer, not ranked"
     return "\n".join(filter(None, (roofs, why, marks)))

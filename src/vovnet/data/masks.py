@@ -1,5 +1,6 @@
 """From a record's COCO segmentations to one bitmap per object, each in its own frame."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,24 +23,24 @@ def record_masks(record: Record, keep: np.ndarray) -> tuple[Mask, ...]:
     if record.size is None:
         raise DataError(f"{record.path}: masks need the image's size; give it in the annotations")
     chosen = [s for s, k in zip(record.segmentations, keep, strict=True) if k]
-    return tuple(_mask(segmentation, record) for segmentation in chosen)
+    return tuple(_mask(segmentation, record.path, record.size) for segmentation in chosen)
 
 
-def _mask(segmentation: Any, record: Record) -> Mask:
+def _mask(segmentation: Any, path: Path, size: tuple[int, int]) -> Mask:
     from hotcoco import mask as coco_mask
 
     if not segmentation:
         return _NONE
     try:
-        rle = coco_mask.fr_py_objects(segmentation, *record.size)
+        rle = coco_mask.fr_py_objects(segmentation, *size)
         whole = coco_mask.decode(coco_mask.merge(rle) if isinstance(rle, list) else rle)
     except (ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{record.path}: a segmentation cannot be read ({reason})") from None
-    if whole.shape != record.size:
+        raise DataError(f"{path}: a segmentation cannot be read ({reason})") from None
+    if whole.shape != size:
         raise DataError(
-            f"{record.path}: a mask of {whole.shape[1]}×{whole.shape[0]} pixels on an image of "
-            f"{record.size[1]}×{record.size[0]}"
+            f"{path}: a mask of {whole.shape[1]}×{whole.shape[0]} pixels on an image of "
+            f"{size[1]}×{size[0]}"
         )
     rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
     if not len(rows):

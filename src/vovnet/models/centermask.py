@@ -85,10 +85,11 @@ class FCOSHead(nn.Module):
         self.distances = nn.Conv2d(width, 4, 3, padding=1)
         self.centerness = nn.Conv2d(width, 1, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
-        for layer in (self.classes, self.distances, self.centerness):
+        # A score of 0.01 everywhere at first, as RetinaNet.
+        for layer, start in ((self.classes, -4.6), (self.distances, 0.0), (self.centerness, 0.0)):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.classes.bias, -4.6)  # a prior of 0.01, as RetinaNet
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, start)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         rows = []

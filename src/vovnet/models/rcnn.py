@@ -113,7 +113,8 @@ class RCNN(nn.Module):
         objectness, offsets = self.proposer(maps)
         flat = [x.permute(0, 2, 3, 1).flatten(1) for x in objectness]
         boxes = [x.permute(0, 2, 3, 1).reshape(len(x), -1, 4) for x in offsets]
-        return RCNNOutput(*maps, torch.cat(flat, 1), torch.cat(boxes, 1))
+        p2, p3, p4, p5, p6 = maps
+        return RCNNOutput(p2, p3, p4, p5, p6, torch.cat(flat, 1), torch.cat(boxes, 1))
 
     def loss(
         self, outputs: RCNNOutput, targets: Sequence[Target], image_size: tuple[int, int]
