@@ -1,6 +1,10 @@
-"""Which device to compute on."""
+"""Which device to compute on, and in which precision it is fast."""
+
+import time
+from functools import cache
 
 import torch
+from torch import nn
 
 from vovnet.errors import VovnetError
 
@@ -14,3 +18,34 @@ def usable_device(name: str) -> torch.device:
         reason = str(error).strip().splitlines()[0].partition(". ")[0]
         raise VovnetError(f"device {name}: not usable here ({reason}); try cpu") from None
     return device
+
+
+@cache
+def bf16_pays(kind: str) -> bool:
+    """Whether bf16 autocast makes convolutions faster on a device of that kind ("cpu", "cuda").
+
+    A GPU is asked. A processor without bf16 instructions emulates them, slowly; one with them is
+    timed, because some (Xeons whose matrix units a virtual machine hides) run them at half the
+    rate of float32.
+    """
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
+        return False
+    return _seconds_of_convolution(True) < 0.9 * _seconds_of_convolution(False)
+
+
+def _seconds_of_convolution(bf16: bool, repeats: int = 5) -> float:
+    """The fastest of some passes, forward and back, through a 3×3 convolution like OSA's."""
+    layer = nn.Conv2d(64, 64, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+    images = torch.ones(4, 64, 48, 48).contiguous(memory_format=torch.channels_last)
+    images.requires_grad_()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            total = layer(images).float().sum()
+        total.backward()
+        best = min(best, time.perf_counter() - start)
+    return best

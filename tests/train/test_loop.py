@@ -17,7 +17,7 @@ from vovnet.errors import VovnetError, WeightsError
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.weights import load_detector, load_tensors
-from vovnet.train.loop import DivergedError, EpochReport, train, wants_bf16
+from vovnet.train.loop import DivergedError, EpochReport, train, with_precision
 from vovnet.train.recipe import Recipe, recipe_from_dict
 from vovnet.train.run import (
     _Results,
@@ -348,9 +348,13 @@ def test_later_datasets_follow_the_names_of_the_first(voc, make_voc, tmp_path):
     assert (chosen.names, {tuple(r.labels) for r in chosen.records}) == (("red",), {(0,)})
 
 
-@pytest.mark.parametrize(("amp", "expected"), [("bf16", True), ("off", False)])
-def test_bf16_when_asked_for(amp, expected):
-    assert wants_bf16(amp, torch.device("cpu")) is expected
+@pytest.mark.parametrize("pays", [True, False])
+def test_auto_becomes_the_runs_own_precision(voc, tmp_path, monkeypatch, pays):
+    monkeypatch.setattr("vovnet.train.loop.bf16_pays", lambda kind: pays)
+    run_training(recipe(voc, epochs=1, amp="auto"), tmp_path)
+    assert load_run(tmp_path).amp == ("bf16" if pays else "off")
+    given = recipe(voc, amp="bf16")
+    assert with_precision(given, torch.device("cpu")) is given
 
 
 def test_bf16_training_stays_finite(voc, tmp_path):

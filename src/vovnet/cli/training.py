@@ -46,7 +46,7 @@ def train(
     imgsz
         Input side in pixels at the end of training (a recipe may start smaller).
     amp
-        bf16 autocast; auto takes it where the processor computes in it.
+        bf16 autocast; auto takes it where it is faster, which is tried out.
     name
         Folder below runs/train; the next free number is added if it exists.
     resume

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from vovnet.data.loader import Batch, EpochBatches, ImageCache, TrainSamples, tr
 from vovnet.data.record import Dataset
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
+from vovnet.device import bf16_pays
 from vovnet.errors import DataError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.models.weights import save_detector
@@ -67,17 +68,12 @@ StepHook = Callable[[EpochReport, int], None]  # (epoch so far, steps in the epo
 EpochHook = Callable[[EpochReport, Detector], None]
 
 
-def wants_bf16(amp: str, device: torch.device) -> bool:
-    """Whether to train under bf16 autocast: asked for, or "auto" where the device computes in it.
-
-    Emulated bf16 (plain AVX-512, older GPUs) is slower than float32, hence the question.
-    """
-    if amp != "auto":
-        return amp == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe with "auto" replaced by what is faster on this device, so that it is the run's
+    own: a run that is resumed must compute as it did."""
+    if recipe.amp != "auto":
+        return recipe
+    return replace(recipe, amp="bf16" if bf16_pays(device.type) else "off")
 
 
 @dataclass
@@ -92,7 +88,6 @@ class Run:
     batches: EpochBatches
     progress: Progress
     device: torch.device
-    bf16: bool
 
     @property
     def state_path(self) -> Path:
@@ -118,6 +113,7 @@ def train(
     or infinite.
     """
     torch.manual_seed(recipe.seed)
+    recipe = with_precision(recipe, next(detector.parameters()).device)
     detector.train().to(memory_format=torch.channels_last)
     run = _start(detector, dataset, recipe, folder)
     if resume:
@@ -160,8 +156,7 @@ def _start(detector: Detector, dataset: Dataset, recipe: Recipe, folder: Path) -
     average = WeightAverage(detector.network, recipe.ema_decay)
     optimizers = make_optimizers(detector.network, recipe)
     device = next(detector.parameters()).device
-    bf16 = wants_bf16(recipe.amp, device)
-    return Run(detector, recipe, folder, average, optimizers, batches, Progress(0, 0), device, bf16)
+    return Run(detector, recipe, folder, average, optimizers, batches, Progress(0, 0), device)
 
 
 def _samples(dataset: Dataset, recipe: Recipe, size: int, detector: Detector) -> TrainSamples:
@@ -246,7 +241,7 @@ def _train_step(run: Run, batch: Batch, lr: float) -> dict[str, float]:
         group["lr"] = lr
     images = run.detector.input_spec.normalize(batch.pixels.to(run.device))
     targets = [target.to(run.device) for target in batch.targets]
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.amp == "bf16"):
         outputs = run.detector(images)
         losses = run.detector.loss(outputs, targets, (images.shape[2], images.shape[3]))
     values = {name: float(value.detach()) for name, value in losses.items()}

@@ -18,9 +18,10 @@ from vovnet.train.recipe import Recipe
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrices of ...×M×N ones, roughly, by Newton–Schulz steps."""
-    x = matrices.bfloat16()
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16, steps: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrices of ...×M×N ones, roughly, by Newton–Schulz steps in
+    `dtype`; bf16 is precise enough for directions."""
+    x = matrices.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
@@ -44,7 +45,9 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
+        self.dtype = dtype
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -67,7 +70,7 @@ class Muon(torch.optim.Optimizer):
             [self._direction(p, p.grad, group).flatten(1) for p in parameters if p.grad is not None]
         )
         scale = 0.2 * math.sqrt(max(matrices.shape[1:]))
-        for parameter, step in zip(parameters, orthogonalize(matrices), strict=True):
+        for parameter, step in zip(parameters, orthogonalize(matrices, self.dtype), strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(step.view(parameter.shape), alpha=-group["lr"] * scale)
 
@@ -104,4 +107,5 @@ def make_optimizers(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Opt
     adamw = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
     if not hidden:
         return (adamw,)
-    return Muon(hidden, recipe.lr, weight_decay=recipe.weight_decay), adamw
+    fast = torch.float32 if recipe.amp == "off" else torch.bfloat16
+    return Muon(hidden, recipe.lr, weight_decay=recipe.weight_decay, dtype=fast), adamw

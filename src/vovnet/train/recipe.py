@@ -39,7 +39,7 @@ class Recipe:
     names: tuple[str, ...] = ()  # class names; empty = those of the first dataset
     val: str | None = None  # dataset to evaluate on, PATH or PATH@SPLIT
     val_every: int = 0  # epochs between evaluations; 0 = only at the end
-    amp: Literal["auto", "bf16", "off"] = "auto"  # auto: bf16 where the processor has it
+    amp: Literal["auto", "bf16", "off"] = "auto"  # auto: bf16 where it is faster
     workers: int = 1
     seed: int = 0
 

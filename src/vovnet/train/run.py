@@ -26,7 +26,7 @@ from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.rcnn import RCNN
-from vovnet.train.loop import EpochReport, StepHook, report_row, train
+from vovnet.train.loop import EpochReport, StepHook, report_row, train, with_precision
 from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
 
 RowHook = Callable[[dict[str, Any]], None]
@@ -67,6 +67,7 @@ def run_training(
     was found wrong with the annotations.
     """
     target = usable_device(device)  # before the data, which can take minutes to read
+    recipe = with_precision(recipe, target)
     dataset = open_training_data(recipe)
     if on_note:
         for line in problem_lines(dataset):

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from vovnet import device
+from vovnet.errors import VovnetError
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(VovnetError, match="cuda:99"):
+        device.usable_device("cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "seconds", "pays"),
+    [
+        ({"avx512_bf16": True}, {True: 1.0, False: 2.0}, True),
+        ({"avx512_bf16": True}, {True: 2.0, False: 1.0}, False),  # there, but at half the rate
+        ({"amx_bf16": True}, {True: 0.95, False: 1.0}, False),  # not worth the lost digits
+        ({}, {True: 1.0, False: 2.0}, False),  # emulated: nothing is timed
+    ],
+)
+def test_bf16_is_taken_where_it_is_faster(monkeypatch, instructions, seconds, pays):
+    device.bf16_pays.cache_clear()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    monkeypatch.setattr(device, "_seconds_of_convolution", seconds.__getitem__)
+    assert device.bf16_pays("cpu") is pays
+    device.bf16_pays.cache_clear()
+
+
+def test_the_probe_runs_both_ways():
+    assert all(device._seconds_of_convolution(bf16, repeats=1) > 0 for bf16 in (True, False))
