@@ -3,9 +3,10 @@
     python benchmarks/lab_tables.py [--only GROUP ...] [--ways RUNTIME:PRECISION ...]
         [--seconds 0.3] [--repeats 4] [--memory] [--work FILE] [--out FOLDER]
 
-The models of a group are measured against each other in one runtime at a time, interleaved, each
-beside a matrix product. Rows are appended to --work as they come: run it again after a stop, and
-it goes on with what is missing or failed. When all is there it writes into --out:
+The models of a group are measured against each other, interleaved, in torch, then in the runtimes
+that read ONNX, then in ncnn, each beside a matrix product. Rows are appended to --work as they
+come: run it again after a stop, and it goes on with what is missing or failed. When all is there it
+writes into --out:
 
     lab_cpu.csv      every row, first timm's columns
     lab_paper.csv    VoVNet against the paper's other networks: ratios here and in the paper
@@ -109,12 +110,17 @@ PAIRS = {
 
 
 def chunks(groups: Sequence[str], ways: Sequence[str]) -> Iterator[list[Job]]:
-    """What is measured in one go: all models of a group in one runtime and precision."""
+    """What is measured in one go: all models of a group, in torch, then by ONNX, then in ncnn."""
+    kinds = {"onnxruntime": "onnx", "openvino": "onnx", "ncnn": "ncnn"}
     for group in groups:
         names, classes = GROUPS[group]
-        for way in ways:
-            runtime, _, precision = way.partition(":")
-            yield [Job(n, None, classes, 1, "cpu", runtime, precision) for n in names]
+        by_kind: dict[str, list[Job]] = {}
+        for name in names:
+            for way in ways:
+                runtime, _, precision = way.partition(":")
+                job = Job(name, None, classes, 1, "cpu", runtime, precision)
+                by_kind.setdefault(kinds.get(runtime, "torch"), []).append(job)
+        yield from by_kind.values()
 
 
 def read_rows(work: Path) -> dict[tuple[str, str, str], BenchRow]:
@@ -139,7 +145,7 @@ def measure(work: Path, groups: Sequence[str], ways: Sequence[str], protocol: Pr
         todo = [job for job in jobs if (row := done.get(asked[job])) is None or row.error]
         if not todo:
             continue
-        tell(f"{len(todo)} models in {todo[0].runtime} {todo[0].precision}")
+        tell(f"{len(todo)} rows, from {todo[0].model} in {todo[0].runtime}")
         rows = bench_jobs(todo, protocol, note=tell)
         with open(work, "a") as file:
             for job, row in zip(todo, rows, strict=True):

@@ -1,11 +1,13 @@
 """One model in one runtime and precision: opened, compared, and its samples."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec
 
 from vovnet.lab.correct import compare
@@ -13,7 +15,7 @@ from vovnet.lab.energy import Energy, Meter
 from vovnet.lab.latency import settle, time_calls
 from vovnet.lab.stages import EndToEnd
 from vovnet.lab.target import Target, random_images
-from vovnet.runtimes import Precision, Runner, open_onnx, open_runtime
+from vovnet.runtimes import RUNTIMES, Precision, Runner, open_onnx, open_runtime, write_onnx
 
 _CALIBRATION_BATCHES = 8
 
@@ -42,6 +44,22 @@ class Loaded:
     images: Tensor
     reference: list[Tensor] | None = None
     structure: TreeSpec | None = None
+
+    @cached_property
+    def exported(self) -> "Exported":
+        """The network as ONNX, written when it is first asked for."""
+        assert self.target.network is not None
+        return Exported(self.target.network, self.images)
+
+
+class Exported:
+    """An ONNX file that all runtimes read, for exporting takes most of the time of opening; its
+    folder goes with the object."""
+
+    def __init__(self, network: nn.Module, images: Tensor) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vovnet-")
+        self.path = Path(self._folder.name) / "network.onnx"
+        write_onnx(network, images.cpu(), self.path)
 
 
 @dataclass
@@ -104,9 +122,13 @@ def _open(job: Job, loaded: Loaded, threads: int) -> Runner:
             random_images(job.batch, target.imgsz, host, seed)
             for seed in range(_CALIBRATION_BATCHES)
         ]
-    if target.onnx is not None:
+    how = RUNTIMES[job.runtime]
+    file = target.onnx
+    if file is None and how.from_onnx is not None and not how.typed:
+        file = loaded.exported.path
+    if file is not None:
         return open_onnx(
-            target.onnx,
+            file,
             job.runtime,
             job.precision,
             batch=job.batch,
