@@ -41,6 +41,7 @@ def _measure(path: Path, val: str) -> dict:
     machine = environment()
     return {
         **{k: figures[k] for k in ("map_50", "map_50_95", "voc07_ap", "images")},
+        **{k: v for k, v in figures.items() if k.startswith("mask_")},
         "imgsz": detector.input_spec.size[0],
         "command": f"vovnet val --data {source} --split {split} --weights {path.stem} --json",
         "cpu": f"{machine['cpu']['model']}, {machine['cpu']['capability']}",
