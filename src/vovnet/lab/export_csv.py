@@ -10,6 +10,9 @@ from vovnet.files import write_atomically
 from vovnet.lab.measurement import Measurement
 from vovnet.lab.row import BenchRow
 
+# Instruction sets that decide how fast a network runs.
+_TELLING = {"avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8"}
+
 
 def write_csv(path: Path, rows: Sequence[BenchRow]) -> None:
     """Write the rows, in order; raises `VovnetError` if the file cannot be written."""
@@ -57,8 +60,21 @@ def csv_row(row: BenchRow) -> dict[str, Any]:
         "correct": row.correct,
         "map_50_95": row.map_50_95,
         "map_50": row.map_50,
+        **_machine(row.environment),
         "started": row.started,
         "error": row.error,
+    }
+
+
+def _machine(environment: dict[str, Any]) -> dict[str, Any]:
+    """What a figure must not travel without: the processor, its instructions and the versions."""
+    if not environment:
+        return dict.fromkeys(("cpu", "instructions", "torch"))
+    cpu = environment["cpu"]
+    return {
+        "cpu": f"{cpu['model']}, {cpu['cores']} cores",
+        "instructions": " ".join(flag for flag in cpu["flags"] if flag in _TELLING),
+        "torch": environment["versions"]["torch"],
     }
 
 

@@ -11,6 +11,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +67,23 @@ def _hand_over(network: nn.Module | None, batch: int, side: int, runtime: str, s
     so that what exporting leaves in memory is not counted, else as it is."""
     assert network is not None
     if RUNTIMES[runtime].from_onnx is None:
-        torch.save(network, stem.with_suffix(".pt"))
+        with _deep_recursion():
+            torch.save(network, stem.with_suffix(".pt"))
         return stem.with_suffix(".pt")
     example = random_images(batch, side, torch.device("cpu"))
     write_onnx(FlatNetwork(network).cpu(), example, stem.with_suffix(".onnx"))
     return stem.with_suffix(".onnx")
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """A traced graph is pickled node by node, each inside the one before: DenseNet-201 has 700."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 20_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _in_a_child(paths: list[Path], method: str) -> Measurement:
