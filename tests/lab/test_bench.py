@@ -1,5 +1,6 @@
 """Small real benches: what a row says, and how failures are told."""
 
+import csv
 import json
 from itertools import pairwise
 
@@ -209,7 +210,9 @@ def test_csv_starts_with_timms_columns(tmp_path):
         "infer_gmacs,infer_macts,param_count,"
     )
     assert failed.startswith("nonsuch,,,1,,,,,")
-    values = dict(zip(head.split(","), good.split(","), strict=True))
+    values = next(csv.DictReader([head, good]))
+    assert values["cpu"].endswith("cores)")
+    assert values["torch"] == torch.__version__
     assert float(values["infer_samples_per_sec"]) == rows[1].images_per_s.value
     assert values["param_count"] == "0.0001"
     assert values["error"] == ""

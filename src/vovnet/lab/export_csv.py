@@ -72,7 +72,7 @@ def _machine(environment: dict[str, Any]) -> dict[str, Any]:
         return dict.fromkeys(("cpu", "instructions", "torch"))
     cpu = environment["cpu"]
     return {
-        "cpu": f"{cpu['model']}, {cpu['cores']} cores",
+        "cpu": f"{cpu['model']} ({cpu['cores']} cores)",
         "instructions": " ".join(flag for flag in cpu["flags"] if flag in _TELLING),
         "torch": environment["versions"]["torch"],
     }
