@@ -42,7 +42,10 @@ def test_real_photographs(picture, label, capsys):
     [
         ("dsod300-vovnet27_slim.bccd", "bccd", "test"),
         ("vovdet_nano.voc", "voc2007", "report"),
-        ("maskrcnn-vovnet19_slim.nuclei", "nuclei", "val"),
+        pytest.param(
+            *("maskrcnn-vovnet19_slim.nuclei", "nuclei", "val"),
+            marks=pytest.mark.slow,  # 50 images of up to 1000 regions each
+        ),
     ],
 )
 def test_claimed_accuracy_is_measured_again(name, data, split, capsys):
