@@ -5,8 +5,11 @@ No worker keeps random state, so a resumed run repeats exactly the batches it wo
 
 import math
 import multiprocessing
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -173,8 +176,19 @@ def _packed(masks: Sequence[Mask]) -> InstanceMasks:
     return InstanceMasks(*map(torch.from_numpy, (frames, shapes, pixels)))
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    # Control-C reaches workers too, but only the main process has something to say about it: it may
+    # leave in the middle of fetching a batch, and the thread that hands it over would complain.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _without_lost_connections
+
+
+def _without_lost_connections(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not issubclass(kind, (EOFError, ConnectionError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def train_loader(samples: TrainSamples, batches: EpochBatches, workers: int) -> DataLoader:
@@ -187,7 +201,7 @@ def train_loader(samples: TrainSamples, batches: EpochBatches, workers: int) -> 
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         # Other start methods would copy the cached images into every worker.
         multiprocessing_context="fork" if forks else None,
     )
