@@ -10,7 +10,6 @@ from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.bench import Protocol
 from vovnet.lab.pick import config_text, jobs_for, pick, read_accuracies, table, to_candidate
 from vovnet.lab.row import BenchRow
-from vovnet.models.weights import SHIPPED
 
 QUICK = Protocol(seconds=0.02, repeats=2, warmup=0, settling=0, threads=1, memory=False)
 
@@ -112,7 +111,6 @@ def quick(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.skipif(not SHIPPED["vovdet_nano.voc"].is_file(), reason="no shipped weights")
 def test_the_verb_picks_and_writes(quick, capsys):
     results = quick / "val.json"
     results.write_text(json.dumps({"weights": "vovdet_nano.voc", "map_50_95": 0.24}))
