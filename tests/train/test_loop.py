@@ -13,19 +13,17 @@ import torch
 import yaml
 
 from vovnet.data.open import open_dataset
+from vovnet.data.record import Dataset
 from vovnet.errors import VovnetError, WeightsError
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.weights import load_detector, load_tensors
-from vovnet.train.loop import DivergedError, EpochReport, train, with_precision
+from vovnet.train.defaults import settle
+from vovnet.train.loop import train
 from vovnet.train.recipe import Recipe, recipe_from_dict
-from vovnet.train.run import (
-    _Results,
-    load_run,
-    open_training_data,
-    run_training,
-    with_overrides,
-)
+from vovnet.train.report import EpochReport
+from vovnet.train.run import load_run, open_training_data, run_training, with_length
+from vovnet.train.step import DivergedError
 
 EPOCHS = 4
 
@@ -45,6 +43,8 @@ def recipe(voc: Path, **values) -> Recipe:
         "data": [f"{voc}@train"],
         "epochs": EPOCHS,
         "batch": 4,
+        "accumulate": 2,
+        "lr": 6e-3,
         "imgsz": 64,
         "amp": "off",
         "workers": 0,
@@ -80,6 +80,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def assert_same_run(one: Path, two: Path) -> None:
     for name in ("state.safetensors", "weights/last.safetensors"):
         (tensors, metadata), (others, other) = (load_tensors(f / name) for f in (one, two))
+        assert metadata.pop("seconds", 0) > 0 or name != "state.safetensors"
+        other.pop("seconds", 0)
         assert metadata == other
         assert tensors.keys() == others.keys()
         different = [key for key, value in tensors.items() if not torch.equal(value, others[key])]
@@ -105,6 +107,7 @@ def test_the_run_folder(voc, unbroken):
         "weights",
         "weights/best.safetensors",
         "weights/last.safetensors",
+        "weights/last_raw.safetensors",
     ]
     assert recipe_from_dict(yaml.safe_load((unbroken / "config.yaml").read_text())) == settings
     assert load_run(unbroken) == settings
@@ -134,9 +137,11 @@ def test_weights_carry_what_rebuilds_and_explains_them(voc, unbroken):
         assert detector.metadata["recipe"]["data"] == [f"{voc}@train"]
 
 
-def test_the_saved_weights_are_the_average(unbroken):
+def test_the_average_and_the_weights_themselves_are_saved(unbroken):
     last, _ = load_tensors(unbroken / "weights" / "last.safetensors")
+    raw, _ = load_tensors(unbroken / "weights" / "last_raw.safetensors")
     state, _ = load_tensors(unbroken / "state.safetensors")
+    assert all(torch.equal(value, state[f"network.{key}"]) for key, value in raw.items())
     assert all(torch.equal(value, state[f"average.{key}"]) for key, value in last.items())
     assert not all(torch.equal(value, state[f"network.{key}"]) for key, value in last.items())
 
@@ -162,7 +167,59 @@ def test_a_stop_between_results_and_state_repeats_the_epoch(voc, unbroken, tmp_p
     assert_same_run(tmp_path, unbroken)
 
 
-@pytest.mark.parametrize("values", [{"optimizer": "adamw", "lr": 2e-3}, {"augment": "ssd"}])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_loses_no_step(voc, unbroken, tmp_path, number):
+    def ask(report: EpochReport, steps: int) -> None:
+        if (report.epoch, report.steps) == (1, 1):
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    settings = recipe(voc, val=f"{voc}@val", val_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(settings, tmp_path, on_step=ask)
+    assert signal.getsignal(number) is before
+    _, state = load_tensors(tmp_path / "state.safetensors")
+    assert (state["epoch"], state["step"], state["step_of_epoch"]) == (1, 3, 1)
+    run_training(load_run(tmp_path), tmp_path, resume=True)
+    assert_same_run(tmp_path, unbroken)
+
+
+def test_states_are_saved_by_the_clock_within_an_epoch(voc, tmp_path):
+    def stop(report: EpochReport, steps: int) -> None:
+        if report.steps == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_training(recipe(voc, save_minutes=1e-9), tmp_path, on_step=stop)
+    _, state = load_tensors(tmp_path / "state.safetensors")
+    assert (state["epoch"], state["step"]) == (0, 1)
+
+
+def test_a_run_of_so_many_steps_ends_there(voc, tmp_path):
+    run_training(recipe(voc, epochs=None, steps=3), tmp_path)
+    _, state = load_tensors(tmp_path / "state.safetensors")
+    assert state["step"] == 3
+    assert len(rows(tmp_path)) == 2
+
+
+def test_a_run_by_the_clock_ends_when_the_time_is_out(voc, tmp_path):
+    settings = recipe(voc, epochs=None, minutes=0.02, val=f"{voc}@val")
+    row = run_training(settings, tmp_path)
+    assert float(row["map_50"]) >= 0
+    _, state = load_tensors(tmp_path / "state.safetensors")
+    assert 1.2 <= state["seconds"] < 60
+    assert run_training(load_run(tmp_path), tmp_path, resume=True)["epoch"] == str(row["epoch"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"optimizer": "adamw", "lr": 2e-3},
+        {"optimizer": "sgd", "schedule": "multistep", "milestones": [0.5], "nesterov": True},
+        {"augment": "ssd"},
+        {"freeze": ["backbone"], "ema_decay": 0},
+    ],
+)
 def test_so_does_one_with_another_optimizer_or_augmentation(voc, tmp_path, values):
     settings = recipe(voc, epochs=2, **values)
     run_training(settings, tmp_path / "whole")
@@ -172,26 +229,38 @@ def test_so_does_one_with_another_optimizer_or_augmentation(voc, tmp_path, value
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_the_best_weights_stay_until_they_are_beaten(tmp_path):
-    last, best = (tmp_path / "weights" / f"{name}.safetensors" for name in ("last", "best"))
-    last.parent.mkdir()
+def test_the_best_weights_stay_until_they_are_beaten(voc, tmp_path, monkeypatch):
+    scores = iter([0.0, 0.5, 0.4, 0.45, 0.6])
 
-    def after(results: _Results, epoch: int, score: float | None) -> str:
-        last.write_text(f"epoch {epoch}")
-        results.add({"epoch": epoch, "loss_box": 1.5, "map_50_95": score})
-        return best.read_text() if best.exists() else ""
+    def measured(detector: Detector, dataset: Dataset) -> dict:
+        return {"map_50_95": next(scores)}
 
-    results = _Results(tmp_path, keep=False)
-    assert after(results, 1, None) == ""
-    assert after(results, 2, 0.0) == "epoch 2"
-    assert after(results, 3, 0.5) == "epoch 3"
-    assert after(results, 4, 0.4) == "epoch 3"
-    # Epoch 4 is done again by a resumed run, which knows what came before.
-    resumed = _Results(tmp_path, keep=True)
-    assert after(resumed, 4, 0.45) == "epoch 3"
-    assert after(resumed, 5, 0.6) == "epoch 5"
-    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2", "3", "4", "5"]
-    assert [row["map_50_95"] for row in rows(tmp_path)] == ["", "0.0", "0.5", "0.45", "0.6"]
+    monkeypatch.setattr("vovnet.train.run.evaluate", measured)
+    best = tmp_path / "weights" / "best.safetensors"
+    settings = recipe(voc, epochs=4, val=f"{voc}@val", val_every=1)
+    found = []
+
+    def look(row: dict) -> None:
+        found.append(load_detector(best).metadata["epoch"])
+        if len(found) == 3:  # epoch 3 is done again by a resumed run, which knows what came before
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_training(settings, tmp_path, on_row=look)
+    run_training(settings, tmp_path, resume=True, on_row=look)
+    assert found == [1, 2, 2, 2, 4]
+    assert [row["map_50_95"] for row in rows(tmp_path)] == ["0.0", "0.5", "0.45", "0.6"]
+
+
+def test_a_run_without_progress_stops_early_and_stays_stopped(voc, tmp_path, monkeypatch):
+    scores = iter([0.5, 0.4, 0.3])
+    monkeypatch.setattr(
+        "vovnet.train.run.evaluate", lambda detector, dataset: {"map_50": next(scores)}
+    )
+    settings = recipe(voc, epochs=9, val=f"{voc}@val", val_every=1, patience=2, metric="map_50")
+    assert run_training(settings, tmp_path)["epoch"] == 3
+    assert run_training(settings, tmp_path, resume=True)["epoch"] == "3"
+    assert load_detector(tmp_path / "weights" / "best.safetensors").metadata["epoch"] == 1
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -249,7 +318,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(unbroken, tmp_path):
     left = {p.name for p in folder.rglob("*") if p.is_file()}
     assert left == {p.name for p in before} | {"config.yaml"}
     # And with room again, the run goes on from there.
-    settings = with_overrides(load_run(folder), epochs=EPOCHS + 1)
+    settings = with_length(load_run(folder), {"epochs": EPOCHS + 1})
     assert run_training(settings, folder, resume=True)["epoch"] == EPOCHS + 1
     assert len(rows(folder)) == EPOCHS + 1
 
@@ -271,7 +340,7 @@ def test_a_small_training_lowers_the_loss(voc, tmp_path):
         settings,
         tmp_path,
         on_step=lambda report, total: steps.append((report.steps, total)),
-        on_epoch=lambda report, _: losses.append(sum(report.losses.values())),
+        on_epoch=lambda report, *_: losses.append(sum(report.losses.values())),
     )
     assert len(losses) == 8
     assert steps == [(1, 2), (2, 2)] * 8
@@ -287,7 +356,7 @@ def test_pictures_without_objects_train(make_voc, tmp_path):
         open_dataset(empty, "train"),
         settings,
         tmp_path,
-        on_epoch=lambda report, _: reports.append(report),
+        on_epoch=lambda report, *_: reports.append(report),
     )
     assert [report.losses["box"] for report in reports] == [0.0, 0.0]
     assert reports[1].losses["class"] < reports[0].losses["class"] < float("inf")
@@ -350,11 +419,11 @@ def test_later_datasets_follow_the_names_of_the_first(voc, make_voc, tmp_path):
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_auto_becomes_the_runs_own_precision(voc, tmp_path, monkeypatch, pays):
-    monkeypatch.setattr("vovnet.train.loop.bf16_pays", lambda kind: pays)
+    monkeypatch.setattr("vovnet.train.defaults.bf16_pays", lambda kind: pays)
     run_training(recipe(voc, epochs=1, amp="auto"), tmp_path)
     assert load_run(tmp_path).amp == ("bf16" if pays else "off")
     given = recipe(voc, amp="bf16")
-    assert with_precision(given, torch.device("cpu")) is given
+    assert settle(given, 8, torch.device("cpu")).amp == "bf16"
 
 
 def test_bf16_training_stays_finite(voc, tmp_path):
@@ -369,3 +438,29 @@ def test_a_batch_too_small_to_be_normalised_is_said(voc, tmp_path):
     recipe = recipe_from_dict({"model": "pelee304-peleenet", "data": [str(voc)], "batch": 1})
     with pytest.raises(VovnetError, match="--batch 2"):
         run_training(recipe, tmp_path)
+
+
+def test_fine_tuning_says_what_is_kept_and_leaves_frozen_parts_alone(voc, tmp_path):
+    notes: list[str] = []
+    settings = recipe(voc, weights="vovdet_nano.voc", freeze=["backbone"], epochs=1)
+    run_training(settings, tmp_path, on_note=notes.append)
+    [line] = notes
+    assert line.startswith("vovdet_nano.voc: ")
+    assert "begun anew: heads.0.classes.2, heads.1.classes.2, heads.2.classes.2" in line
+    shipped = load_detector("vovdet_nano.voc").network.state_dict()
+    for name in ("last", "last_raw"):
+        tensors, _ = load_tensors(tmp_path / "weights" / f"{name}.safetensors")
+        same = {key for key, value in tensors.items() if torch.equal(value, shipped[key])}
+        assert {key for key in tensors if key.startswith("backbone.")} <= same
+        assert not any(key.startswith("neck.") and key.endswith("conv.weight") for key in same)
+
+
+def test_a_compiled_network_trains_the_same_weights(voc, tmp_path):
+    whole, compiled = tmp_path / "whole", tmp_path / "compiled"
+    values = {"epochs": 1, "accumulate": 1, "resolution": [], "mosaic": [0.0, 0.0, 0.0]}
+    run_training(recipe(voc, **values), whole)
+    run_training(recipe(voc, compile=True, **values), compiled)
+    (one, _), (two, _) = (load_tensors(f / "weights" / "last.safetensors") for f in (whole, compiled))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-2, atol=1e-3)

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from vovnet.errors import UnknownNameError, VovnetError
-from vovnet.train.recipe import FAMILY_DEFAULTS, Recipe, read_recipe, recipe_from_dict
-from vovnet.train.run import with_overrides
+from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
+from vovnet.train.run import with_length
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 BASE = {"model": "vovdet_nano", "data": ["a", "b@train"]}
@@ -55,8 +55,7 @@ def test_one_dataset_may_stand_alone():
 def test_a_models_own_defaults_give_way_to_what_is_said():
     values = {"model": "dsod300-vovnet27_slim", "data": ["a"]}
     plain, said = recipe_from_dict(values), recipe_from_dict(values | {"batch": 3})
-    assert plain.augment == "ssd"
-    assert plain.batch == FAMILY_DEFAULTS["dsod300"]["batch"]
+    assert (plain.augment, plain.batch) == ("ssd", None)
     assert (said.augment, said.batch) == ("ssd", 3)
 
 
@@ -93,7 +92,9 @@ def test_missing_keys(left_out, words):
         ("epochs", "many", "a whole number"),
         ("epochs", 2.5, "a whole number"),
         ("epochs", True, "a whole number"),
-        ("epochs", None, "a whole number"),
+        ("epochs", 3.0, "a whole number or null"),
+        ("minutes", "all night", "a number or null"),
+        ("milestones", [[0.5]], "a list of numbers"),
         ("lr", "fast", "a number"),
         ("lr", float("nan"), "a number"),
         ("lr", float("inf"), "a number"),
@@ -128,7 +129,7 @@ def test_wrong_types(key, value, words):
         ("batch", -4, "at least 1"),
         ("imgsz", 0, "at least 1"),
         ("lr", 0, "above 0"),
-        ("clip", -1.0, "above 0"),
+        ("clip", -1.0, "at least 0"),
         ("final_lr", 1.5, "0..1"),
         ("warmup", -1, "at least 0"),
         ("weight_decay", -0.1, "at least 0"),
@@ -164,7 +165,7 @@ def test_values_out_of_range(key, value, words):
         ("augment", "zom", "Did you mean zoom?"),
         ("optimizer", "muonn", "Did you mean muon?"),
         ("amp", "of", "Did you mean off?"),
-        ("amp", True, "Known: auto, bf16, off"),
+        ("amp", True, "Known: auto, bf16, fp16, off"),
         ("optimizer", ["muon"], "unknown recipe optimizer"),
     ],
 )
@@ -172,22 +173,41 @@ def test_words_of_a_closed_list(key, value, words):
     assert words in refusal(**{key: value})
 
 
-def test_overrides_are_checked_too():
-    recipe = recipe_from_dict(BASE)
-    assert with_overrides(recipe, epochs=7, batch=None) == recipe_from_dict(BASE | {"epochs": 7})
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epochs": 3, "minutes": 5.0}, "epochs and minutes are both given"),
+        ({"batch": 6, "accumulate": 4}, "multiple of accumulate"),
+        ({"schedule": "multistep"}, "needs milestones"),
+        ({"milestones": [0.5]}, "belong to schedule multistep"),
+        ({"schedule": "multistep", "milestones": [0.8, 0.5]}, "must grow"),
+        ({"patience": 3}, "give val and val_every"),
+    ],
+)
+def test_values_that_do_not_go_together(values, words):
+    assert words in refusal(**values)
+
+
+def test_another_length_takes_the_place_of_the_old_one():
+    recipe = recipe_from_dict(BASE | {"epochs": 4})
+    assert with_length(recipe, {}) is recipe
+    assert with_length(recipe, {"epochs": 7}) == recipe_from_dict(BASE | {"epochs": 7})
+    assert with_length(recipe, {"minutes": 2}) == recipe_from_dict(BASE | {"minutes": 2})
     with pytest.raises(VovnetError, match="epochs is 0"):
-        with_overrides(recipe, epochs=0)
+        with_length(recipe, {"epochs": 0})
 
 
 def test_resolution_grows_over_the_run_and_never_past_the_full_size():
-    recipe = Recipe("m", ("a",), epochs=10, resolution=((0.2, 64), (0.5, 96)))
-    assert [recipe.size_at(epoch, 128) for epoch in range(10)] == [64] * 2 + [96] * 3 + [128] * 5
-    assert {recipe.size_at(epoch, 64) for epoch in range(10)} == {64}
+    recipe = Recipe("m", ("a",), resolution=((0.2, 64), (0.5, 96)))
+    shares = [tenth / 10 for tenth in range(10)]
+    assert [recipe.size_at(share, 128) for share in shares] == [64] * 2 + [96] * 3 + [128] * 5
+    assert {recipe.size_at(share, 64) for share in shares} == {64}
 
 
 def test_mosaics_between_two_shares_of_the_run():
-    recipe = Recipe("m", ("a",), epochs=10, mosaic=(0.4, 0.1, 0.8))
-    assert [recipe.mosaic_at(epoch) for epoch in range(10)] == [0.0] + [0.4] * 7 + [0.0] * 2
+    recipe = Recipe("m", ("a",), mosaic=(0.4, 0.1, 0.8))
+    shares = [tenth / 10 for tenth in range(10)]
+    assert [recipe.mosaic_at(share) for share in shares] == [0.0] + [0.4] * 7 + [0.0] * 2
 
 
 def test_unreadable_recipes(tmp_path):

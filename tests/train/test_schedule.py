@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from vovnet.train.schedule import learning_rate
+from vovnet.train.schedule import Length, learning_rate
 
 PEAK, FINAL = 0.1, 0.01
 
@@ -48,3 +48,26 @@ def test_a_run_of_few_steps_starts_at_the_peak(total):
 
 def test_constant_when_the_final_share_is_one():
     assert curve(20, 0, final=1.0) == [PEAK] * 20
+
+
+def test_a_step_down_at_every_milestone():
+    rates = [
+        learning_rate(step, 100, peak=PEAK, warmup=10, milestones=[0.5, 0.7]) for step in range(100)
+    ]
+    assert rates[10:50] == [PEAK] * 40
+    assert rates[50:70] == pytest.approx([PEAK / 10] * 20)
+    assert rates[70:] == pytest.approx([PEAK / 100] * 30)
+
+
+def test_a_run_of_so_many_steps():
+    length = Length(steps=200)
+    assert length.total(0, 0.0) == length.total(50, 1e6) == 200
+    assert [length.share(step, 3.0) for step in (0, 50, 200, 300)] == [0.0, 0.25, 1.0, 1.0]
+
+
+def test_a_run_by_the_clock_promises_what_its_pace_does():
+    length = Length(seconds=60.0)
+    assert length.total(0, 0.0) > 10**6
+    assert length.total(10, 6.0) == 100
+    assert length.total(10, 120.0) == 10
+    assert [length.share(7, seconds) for seconds in (0.0, 15.0, 60.0, 61.0)] == [0, 0.25, 1, 1]

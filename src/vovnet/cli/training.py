@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from vovnet.cli._folder import run_folder
+from cyclopts import Parameter
+
+from vovnet.cli._folder import shared_run_folder
 from vovnet.cli._options import DEFAULT_WEIGHTS, Json, Many, load_weights
 from vovnet.cli._print import note, print_json, print_table, progress
 from vovnet.errors import EXIT_OK, VovnetError
@@ -13,16 +15,24 @@ def train(
     *,
     data: Annotated[list[str] | None, Many] = None,
     model: str | None = None,
+    weights: str | None = None,
     config: Path | None = None,
     val: str | None = None,
     val_every: int | None = None,
     epochs: int | None = None,
+    minutes: float | None = None,
     batch: int | None = None,
+    accumulate: int | None = None,
     imgsz: int | None = None,
     lr: float | None = None,
+    freeze: Annotated[list[str] | None, Many] = None,
+    patience: int | None = None,
     workers: int | None = None,
+    cache: Literal["ram", "disk", "device", "off"] | None = None,
+    amp: Literal["auto", "bf16", "fp16", "off"] | None = None,
+    sync_bn: bool | None = None,
     seed: int | None = None,
-    amp: Literal["auto", "bf16", "off"] | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True)] = None,
     device: str = "cpu",
     name: str | None = None,
     resume: Path | None = None,
@@ -30,52 +40,121 @@ def train(
 ) -> int:
     """Train a detector on a VOC, COCO or YOLO dataset.
 
+    Started by `torchrun`, its processes train together, on one machine or on several.
+
     Parameters
     ----------
     data
         Datasets, each PATH or PATH@SPLIT. The first one's classes rule: of the others, objects of
         the same classes are taken (COCO's and VOC's words count as the same), the rest left out.
     model
-        A detector, as `vovnet models` lists them (default: vovdet_nano).
+        A detector, as `vovnet models` lists them (default: that of the weights, or vovdet_nano).
+    weights
+        Start from these, a shipped name or a .safetensors file, whatever their classes.
     config
         A YAML recipe; the other options win over it.
     val
         Dataset to evaluate on at the end, PATH or PATH@SPLIT.
     val_every
         Evaluate every so many epochs too.
+    epochs
+        Passes over the data (default: by the number of images).
+    minutes
+        Train for so long by the clock, instead of so many epochs.
+    batch
+        Images of one step, over all processes (default: by model, images and processes).
+    accumulate
+        Compute a step in so many parts, which takes less memory.
     imgsz
         Input side in pixels at the end of training (a recipe may start smaller).
+    freeze
+        Parts of the network that stay as they are, such as backbone or backbone.stem.
+    patience
+        Stop after so many evaluations that bring nothing better.
+    workers
+        Processes that make batches (default: by the machine).
+    cache
+        Where decoded images are kept; device: augmented there too.
     amp
-        bf16 autocast; auto takes it where it is faster, which is tried out.
+        Lower precision; auto takes bf16 where it is faster, which is tried out.
+    sync_bn
+        Batch norms look at the images of all processes.
+    set_
+        Any other value of a recipe, KEY=VALUE.
     name
         Folder below runs/train; the next free number is added if it exists.
     resume
-        A run's folder: go on with it. Only --epochs may be changed.
+        A run's folder: go on with it. Only its length may be changed.
     """
-    from vovnet.train.console import train_in_console
-    from vovnet.train.recipe import read_recipe, recipe_from_dict
-    from vovnet.train.run import load_run, with_overrides
-
     given = {
-        "data": data, "model": model, "val": val, "val_every": val_every, "epochs": epochs,
-        "batch": batch, "imgsz": imgsz, "lr": lr, "workers": workers, "seed": seed, "amp": amp,
+        "data": data, "model": model, "weights": weights, "val": val, "val_every": val_every,
+        "epochs": epochs, "minutes": minutes, "batch": batch, "accumulate": accumulate,
+        "imgsz": imgsz, "lr": lr, "freeze": freeze, "patience": patience, "workers": workers,
+        "cache": cache, "amp": amp, "sync_bn": sync_bn, "seed": seed, **_settings(set_ or []),
     }  # fmt: skip
     given = {k: v for k, v in given.items() if v is not None}
-    if resume is not None:
-        if set(given) - {"epochs"} or config or name:
-            raise VovnetError("--resume takes the run's own recipe; only --epochs may be changed")
-        recipe, known = with_overrides(load_run(resume), epochs=epochs), resume
-    else:
-        values = {"model": "vovdet_nano"} | (read_recipe(config) if config else {}) | given
-        recipe = recipe_from_dict(values)
-        known = None
-    with run_folder("train", name or recipe.model, known) as folder:
-        row = train_in_console(recipe, folder, resume=resume is not None, device=device)
-    if as_json:
-        print_json({"folder": str(folder), **row})
-    else:
-        print(folder)
+    from vovnet.distributed import is_main, process_group
+
+    with process_group(device) as device:
+        row, folder = _train(given, config, device, name, resume)
+        if is_main():
+            if as_json:
+                print_json({"folder": str(folder), **row})
+            else:
+                print(folder)
     return EXIT_OK
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """`["lr=1e-3", "freeze=[backbone]"]` as values; they are written as in YAML."""
+    from yaml import YAMLError, safe_load
+
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        try:
+            values[key] = safe_load(text)
+        except YAMLError:
+            equals = ""
+        if not equals:
+            raise VovnetError(f"--set {pair}: write KEY=VALUE, a recipe's key and a YAML value")
+    return values
+
+
+def _train(
+    given: dict[str, Any], config: Path | None, device: str, name: str | None, resume: Path | None
+) -> tuple[dict[str, Any], Path]:
+    from vovnet.distributed import broadcast_object, is_main, restarted
+    from vovnet.train.console import train_in_console
+    from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
+    from vovnet.train.run import load_run, with_length
+
+    recipe: Recipe | None = None
+    if resume is not None:
+        if set(given) - {"epochs", "steps", "minutes"} or config or name:
+            raise VovnetError("--resume takes the run's own recipe; only its length may be changed")
+        if is_main():
+            recipe = with_length(load_run(resume), given)
+    else:
+        values = (read_recipe(config) if config else {}) | given
+        values.setdefault("model", _model_of(values.get("weights")))
+        recipe = recipe_from_dict(values)
+        name = name or recipe.model
+    with shared_run_folder("train", name or "", resume, again=restarted()) as (folder, again):
+        if again and resume is None and is_main():
+            recipe = load_run(folder)  # as it was settled when the run began
+        recipe = broadcast_object(recipe)
+        assert recipe is not None
+        row = train_in_console(recipe, folder, resume=again, device=device)
+    return row, folder
+
+
+def _model_of(weights: str | None) -> str:
+    from vovnet.models.weights import load_metadata, weights_path
+
+    if weights is None:
+        return "vovdet_nano"
+    return str(load_metadata(weights_path(weights)).get("model"))
 
 
 def val(

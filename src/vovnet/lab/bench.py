@@ -74,8 +74,9 @@ def bench(
     protocol: Protocol | None = None,
     note: Note = lambda line: None,
 ) -> list[BenchRow]:
-    """One row for every model × runtime × precision, in that order.
+    """One row for every model × runtime × precision that there is, in that order.
 
+    A runtime without one of several precisions has no row for it; without any, its rows fail.
     Names are what `open_target` takes. `note` is told what goes on. Raises `VovnetError` for
     what no row could be made of: an unknown runtime or precision, a batch below 1.
     """
@@ -138,10 +139,18 @@ def _jobs(
                 raise UnknownNameError(kind, name, known)
     if batch < 1:
         raise VovnetError(f"--batch {batch}: must be at least 1")
+    ways = [(runtime, p) for runtime in runtimes for p in _offered(runtime, precisions, device)]
     return [
         Job(name, imgsz, num_classes, batch, device, runtime, cast(Precision, precision))
-        for name, runtime, precision in product(names, runtimes, precisions)
+        for name, (runtime, precision) in product(names, ways)
     ]
+
+
+def _offered(runtime: str, precisions: Sequence[str], device: str) -> list[str]:
+    """Those of the precisions that the runtime has on a device; all of them, to fail one by one
+    with the reason, if it has none. Asking for several is asking for what there is."""
+    there = RUNTIMES[runtime].precisions.get(device.partition(":")[0], ())
+    return [p for p in precisions if p in there] or list(precisions)
 
 
 @contextmanager

@@ -57,6 +57,7 @@ _MASKED = ("vovnet39_v2", "vovnet57_v2", "vovnet99")
 
 _FAMILIES: dict[str, Family] = {
     "vovdet_nano": Family(partial(assembly.vovdet_detector, 256), background=False),
+    "vovdet_small": Family(partial(assembly.vovdet_detector, 320), background=False),
     "dsod300": Family(partial(assembly.dsod_detector, True), _DENSE),
     "dsod300_plain": Family(partial(assembly.dsod_detector, False), ("vovnet27_slim",)),
     "ssd300": Family(partial(assembly.ssd_detector, "ssd300"), ("mobilenet_v1",)),

@@ -40,6 +40,21 @@ SPECS = {
             ese="last",
         )
     ),
+    # Half as wide again, and made for a larger input: some four times nano's time an image.
+    "vovdet_small": VoVDetSpec(
+        VoVNetSpec(
+            mid=(40, 96, 120, 144),
+            out=(96, 192, 384, 480),
+            modules=(1, 1, 2, 1),
+            layers=3,
+            stem_widths=(32, 64),
+            stem="strided",
+            identity=True,
+            ese="last",
+        ),
+        width=96,
+        mid=48,
+    ),
 }
 
 

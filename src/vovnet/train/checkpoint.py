@@ -1,70 +1,80 @@
-"""The state of a run between two epochs: enough to go on as if it had never stopped."""
+"""The state of a run between two steps: enough to go on as if it had never stopped."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import WeightsError
 from vovnet.models.weights import load_tensors, save_tensors
 from vovnet.train.ema import WeightAverage
 
 
-class Progress(NamedTuple):
-    """How far a run is: epochs done and optimiser steps taken."""
+@dataclass
+class Progress:
+    """How far a run is: epochs done, optimiser steps and seconds of training in all; and of the
+    epoch under way the steps done and its report so far."""
 
-    epoch: int
-    step: int
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    step_of_epoch: int = 0
+    report: dict[str, Any] = field(default_factory=dict)
 
 
-def save_state(
-    path: Path,
-    progress: Progress,
-    network: nn.Module,
-    average: WeightAverage,
-    optimizers: Sequence[torch.optim.Optimizer],
-    recipe: Mapping[str, Any],
-) -> None:
-    """Write raw and averaged weights, optimiser moments and counters as one safetensors file.
+@dataclass
+class Learned:
+    """What a step changes: weights, their average, the optimisers' moments, fp16's loss scale."""
+
+    network: nn.Module
+    average: WeightAverage
+    optimizers: Sequence[torch.optim.Optimizer]
+    scaler: torch.amp.GradScaler
+
+
+def save_state(path: Path, progress: Progress, learned: Learned, recipe: Mapping[str, Any]) -> None:
+    """Write all of it as one safetensors file.
 
     Random state is not needed: every sample is a function of (seed, epoch, index), the learning
-    rate one of the step.
+    rate and what else is drawn one of the step.
     """
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.network.state_dict().items()}
-    for number, optimizer in enumerate(optimizers):
+    tensors = {f"network.{k}": v for k, v in learned.network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in learned.average.network.state_dict().items()}
+    for number, optimizer in enumerate(learned.optimizers):
         for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer{number}.{index}.{k}": v for k, v in values.items()}
+            found = {k: v for k, v in values.items() if isinstance(v, Tensor)}
+            tensors |= {f"optimizer{number}.{index}.{k}": v for k, v in found.items()}
     metadata = {
-        "epoch": progress.epoch,
-        "step": progress.step,
-        "average_updates": average.updates,
+        **asdict(progress),
+        "average_updates": learned.average.updates,
+        "scaler": learned.scaler.state_dict(),
         "recipe": recipe,
     }
     save_tensors(path, tensors, metadata)
 
 
-def load_state(
-    path: Path,
-    network: nn.Module,
-    average: WeightAverage,
-    optimizers: Sequence[torch.optim.Optimizer],
-) -> Progress:
+def load_state(path: Path, learned: Learned) -> Progress:
     """Put a saved state back into the given objects; returns how far the run had come.
 
-    Raises `WeightsError` if the file is not a state of this network.
+    Of several processes the first one reads it for all: others may be on other machines. Raises
+    `WeightsError` if the file is not a state of this network.
     """
-    tensors, metadata = load_tensors(path)
+    tensors, metadata = broadcast_object(load_tensors(path) if is_main() else None)
     try:
-        network.load_state_dict(_part(tensors, "network."))
-        average.network.load_state_dict(_part(tensors, "average."))
-        average.updates = metadata["average_updates"]
-        progress = Progress(metadata["epoch"], metadata["step"])
+        learned.network.load_state_dict(_part(tensors, "network."))
+        learned.average.network.load_state_dict(_part(tensors, "average."))
+        learned.average.updates = metadata["average_updates"]
+        fields = Progress.__dataclass_fields__
+        progress = Progress(**{key: metadata[key] for key in fields if key in metadata})
+        if metadata.get("scaler"):
+            learned.scaler.load_state_dict(metadata["scaler"])
     except (KeyError, RuntimeError):
         raise WeightsError(f"{path}: not the state of this model's training run") from None
-    for number, optimizer in enumerate(optimizers):
+    for number, optimizer in enumerate(learned.optimizers):
         _load_optimizer(optimizer, _part(tensors, f"optimizer{number}."))
     return progress
 

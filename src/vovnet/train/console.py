@@ -7,16 +7,20 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vovnet.train.loop import EpochReport
+from vovnet.distributed import is_main
 from vovnet.train.recipe import Recipe
+from vovnet.train.report import EpochReport
 from vovnet.train.run import run_training
 
 
 def train_in_console(
     recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "cpu"
 ) -> dict[str, Any]:
-    """`run_training` with progress on stderr; returns the last line of results.csv."""
-    console = Console(file=sys.stderr)
+    """`run_training` with progress on stderr; returns the last line of results.csv.
+
+    Of several processes only the first one speaks.
+    """
+    console = Console(file=sys.stderr, quiet=not is_main())
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -24,21 +28,21 @@ def train_in_console(
         TimeRemainingColumn(),
         TextColumn("{task.fields[terms]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    shown = console.is_terminal and is_main()
+    with Progress(*columns, console=console, disable=not shown) as progress:
         task = progress.add_task("starting", terms="")
 
         def on_step(report: EpochReport, steps: int) -> None:
             progress.update(
                 task,
-                description=f"epoch {report.epoch + 1}/{recipe.epochs} at {report.size}",
+                description=f"epoch {report.epoch + 1} at {report.size}",
                 completed=report.steps,
                 total=steps,
                 terms=_terms(report),
             )
 
-        def on_row(row: dict[str, Any]) -> None:
-            text = " ".join(f"{k} {v}" for k, v in row.items() if v is not None)
-            console.print(text, soft_wrap=True, highlight=False)
+        def say(text: str) -> None:
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
 
         return run_training(
             recipe,
@@ -46,8 +50,8 @@ def train_in_console(
             resume=resume,
             device=device,
             on_step=on_step,
-            on_row=on_row,
-            on_note=lambda line: console.print(line, soft_wrap=True, highlight=False),
+            on_row=lambda row: say(" ".join(f"{k} {v}" for k, v in row.items() if v is not None)),
+            on_note=say,
         )
 
 

@@ -1,79 +1,44 @@
-"""The training loop, in the open: batches in, losses, one optimiser step, and what was seen."""
+"""The training loop, in the open: batches in, steps taken, states saved, epochs reported."""
 
-import math
-import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from vovnet.data.loader import Batch, EpochBatches, ImageCache, TrainSamples, train_loader
+from vovnet.data.cache import open_cache
+from vovnet.data.draws import EpochBatches, Plan, repeat_factors
+from vovnet.data.loader import Batch, TrainSamples, train_loader
 from vovnet.data.record import Dataset
+from vovnet.data.resident import resident_loader
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
-from vovnet.device import bf16_pays
+from vovnet.device import free_memory
+from vovnet.distributed import is_main, rank, world_size
 from vovnet.errors import DataError, VovnetError
 from vovnet.models.detector import Detector
+from vovnet.models.sync_norm import synchronize_norms
 from vovnet.models.weights import save_detector
-from vovnet.train.checkpoint import Progress, load_state, save_state
+from vovnet.train.checkpoint import Learned, Progress, load_state, save_state
+from vovnet.train.defaults import settle
 from vovnet.train.ema import WeightAverage
 from vovnet.train.optimizers import make_optimizers
 from vovnet.train.recipe import Recipe
-from vovnet.train.schedule import learning_rate
-
-
-class DivergedError(VovnetError):
-    """A loss term or a gradient became NaN or infinite."""
-
-
-@dataclass
-class EpochReport:
-    """What one epoch did. `losses` are means over its steps; times are seconds."""
-
-    epoch: int
-    size: int
-    steps: int = 0
-    images: int = 0
-    lr: float = 0.0
-    losses: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    waited: float = 0.0  # for data
-
-    @property
-    def images_per_second(self) -> float:
-        """Training images per second, waiting included."""
-        return self.images / self.seconds if self.seconds else 0.0
-
-    @property
-    def wait_share(self) -> float:
-        """Share of the epoch spent waiting for data."""
-        return self.waited / self.seconds if self.seconds else 0.0
-
-    def add(self, losses: dict[str, float], images: int) -> None:
-        """Fold one step in."""
-        self.steps += 1
-        self.images += images
-        for key, value in losses.items():
-            mean = self.losses.get(key, 0.0)
-            self.losses[key] = mean + (value - mean) / self.steps
-
+from vovnet.train.report import EpochReport
+from vovnet.train.schedule import Length, learning_rate
+from vovnet.train.step import DivergedError, Stepper
+from vovnet.train.stopping import StopRequest
+from vovnet.train.transfer import freeze
 
 StepHook = Callable[[EpochReport, int], None]  # (epoch so far, steps in the epoch)
-# Called with the averaged detector, before the epoch counts as done: a run that is killed here
-# does the epoch again.
-EpochHook = Callable[[EpochReport, Detector], None]
-
-
-def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
-    """The recipe with "auto" replaced by what is faster on this device, so that it is the run's
-    own: a run that is resumed must compute as it did."""
-    if recipe.amp != "auto":
-        return recipe
-    return replace(recipe, amp="bf16" if bf16_pays(device.type) else "off")
+# Called with the averaged detector, before the epoch counts as done; says whether to stop here.
+EpochHook = Callable[[EpochReport, Detector, bool], bool]  # (epoch, averaged, whether the last)
 
 
 @dataclass
@@ -83,16 +48,44 @@ class Run:
     detector: Detector
     recipe: Recipe
     folder: Path
-    average: WeightAverage
-    optimizers: tuple[torch.optim.Optimizer, ...]
+    learned: Learned
+    stepper: Stepper
     batches: EpochBatches
+    length: Length
     progress: Progress
-    device: torch.device
+    frozen: list[nn.Module]
 
     @property
     def state_path(self) -> Path:
         """Where the resumable state lies."""
         return self.folder / "state.safetensors"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of a whole epoch."""
+        return max(1, len(self.batches) // self.recipe.accumulate)
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, 0..1."""
+        return self.length.share(self.progress.step, self.progress.seconds)
+
+    @property
+    def plan(self) -> Plan:
+        """The input side of the epoch under way, and its shares of mosaics and mixed pictures.
+
+        They are the epoch's: taken up again in its middle, it goes on as it began.
+        """
+        began = self.progress.step - self.progress.step_of_epoch
+        share = self.length.share(began, self.progress.seconds)
+        size = self.recipe.size_at(share, _full_size(self.detector, self.recipe))
+        mosaic = self.recipe.mosaic_at(share)
+        return Plan(size, mosaic, self.recipe.mixup)
+
+    def save(self) -> None:
+        """Write the resumable state."""
+        if is_main():
+            save_state(self.state_path, self.progress, self.learned, self.recipe.to_dict())
 
 
 def train(
@@ -107,37 +100,36 @@ def train(
 ) -> Path:
     """Train `detector` on `dataset` and leave everything in `folder`; returns the last weights.
 
-    After every epoch `weights/last.safetensors` holds the averaged weights and `state.safetensors`
-    the resumable state; with `resume` a run goes on from the latter, bit for bit on the same CPU
-    with the same number of threads. Raises `DivergedError` naming the loss term that became NaN
-    or infinite.
+    After every epoch `weights/last.safetensors` holds the averaged weights, `last_raw.safetensors`
+    those of the last step, and `state.safetensors` the resumable state, which is also saved every
+    `save_minutes` and when the run is asked to stop (SIGINT, SIGTERM; then KeyboardInterrupt is
+    raised). With `resume` a run goes on from it, bit for bit on the same CPU with the same number
+    of threads. Under torchrun all processes call this, and the first one writes.
+
+    Raises `DivergedError` naming what became NaN or infinite, or grew out of hand.
     """
     torch.manual_seed(recipe.seed)
-    recipe = with_precision(recipe, next(detector.parameters()).device)
+    device = next(detector.parameters()).device
+    recipe = settle(recipe, len(dataset), device)
     detector.train().to(memory_format=torch.channels_last)
-    run = _start(detector, dataset, recipe, folder)
+    run = _start(detector, dataset, recipe, folder, device)
     if resume:
-        run.progress = load_state(run.state_path, detector.network, run.average, run.optimizers)
-    samples = _samples(dataset, recipe, _full_size(detector, recipe), detector)
-    loader = train_loader(samples, run.batches, recipe.workers)
+        run.progress = load_state(run.state_path, run.learned)
+    loader = _loader(run, dataset, device)
     last = folder / "weights" / "last.safetensors"
-    for epoch in range(run.progress.epoch, recipe.epochs):
-        report = _train_epoch(run, loader, epoch, on_step)
-        run.progress = Progress(epoch + 1, run.progress.step + report.steps)
-        averaged = _averaged(detector, run.average)
-        save_detector(
-            last, averaged, recipe=recipe.to_dict(), epoch=epoch + 1, data_names=dataset.names
-        )
-        if on_epoch:
-            on_epoch(report, averaged)
-        save_state(
-            run.state_path,
-            run.progress,
-            detector.network,
-            run.average,
-            run.optimizers,
-            recipe.to_dict(),
-        )
+    with StopRequest() as stop:
+        while run.share < 1:
+            report = _train_epoch(run, loader, on_step, stop)
+            run.progress = replace(
+                run.progress, epoch=run.progress.epoch + 1, step_of_epoch=0, report={}
+            )
+            averaged = _save_weights(run, dataset.names)
+            done = bool(on_epoch and on_epoch(report, averaged, run.share >= 1))
+            run.save()
+            if done:
+                break
+            if stop.asked and run.share < 1:
+                raise KeyboardInterrupt
     return last
 
 
@@ -145,153 +137,191 @@ def _full_size(detector: Detector, recipe: Recipe) -> int:
     return recipe.imgsz or detector.input_spec.size[0]
 
 
-def _start(detector: Detector, dataset: Dataset, recipe: Recipe, folder: Path) -> Run:
-    size = _full_size(detector, recipe)
+def _start(
+    detector: Detector, dataset: Dataset, recipe: Recipe, folder: Path, device: torch.device
+) -> Run:
+    frozen = freeze(detector.network, recipe.freeze)
+    if recipe.sync_bn:
+        synchronize_norms(detector.network)
+    learned = Learned(
+        detector.network,
+        WeightAverage(detector.network, recipe.ema_decay),
+        make_optimizers(detector.network, recipe),
+        torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16"),
+    )
     batches = EpochBatches(
         len(dataset),
-        recipe.batch,
+        (recipe.batch or 1) // recipe.accumulate,
         recipe.seed,
-        lambda epoch: (recipe.size_at(epoch, size), recipe.mosaic_at(epoch)),
+        lambda epoch: run.plan,
+        repeats=_repeats(dataset, recipe),
+        rank=rank(),
+        world=world_size(),
     )
-    average = WeightAverage(detector.network, recipe.ema_decay)
-    optimizers = make_optimizers(detector.network, recipe)
-    device = next(detector.parameters()).device
-    return Run(detector, recipe, folder, average, optimizers, batches, Progress(0, 0), device)
+    run = Run(
+        detector,
+        recipe,
+        folder,
+        learned,
+        Stepper(detector, _callable(detector.network, recipe, device), learned, recipe, device),
+        batches,
+        Length(),
+        Progress(),
+        frozen,
+    )
+    run.length = _length(recipe, run.steps_per_epoch)
+    return run
 
 
-def _samples(dataset: Dataset, recipe: Recipe, size: int, detector: Detector) -> TrainSamples:
-    # Half as large again as the input: zooming in still finds detail.
-    cache = ImageCache(dataset.records, longest=round(1.5 * size), budget=_free_memory() / 2)
-    augment: SSDAugment | ZoomAugment
-    if recipe.augment == "ssd" and detector.masks:
-        raise VovnetError(f"{detector.name}: augment ssd carries no masks; choose zoom")
+def _repeats(dataset: Dataset, recipe: Recipe) -> np.ndarray | None:
+    if not recipe.balance:
+        return None
+    return repeat_factors(dataset.records, recipe.balance, recipe.difficult)
+
+
+def _callable(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
+    """The network as the loop calls it."""
+    called: Any = network
+    if world_size() > 1:
+        called = DistributedDataParallel(
+            network, device_ids=[device.index] if device.type == "cuda" else None
+        )
+    return torch.compile(called) if recipe.compile else called
+
+
+def _length(recipe: Recipe, steps_per_epoch: int) -> Length:
+    if recipe.minutes is not None:
+        return Length(seconds=60 * recipe.minutes)
+    return Length(steps=recipe.steps or (recipe.epochs or 1) * steps_per_epoch)
+
+
+def _loader(run: Run, dataset: Dataset, device: torch.device) -> Iterable[Batch]:
+    recipe, detector = run.recipe, run.detector
     if detector.masks and not any(record.segmentations for record in dataset.records):
         raise DataError(
             f"{dataset.root}: no masks in it, and {detector.name} draws them; give COCO "
             "segmentations, or train a Faster R-CNN"
         )
-    if recipe.augment == "ssd":
-        augment = SSDAugment(recipe.flip, recipe.vertical_flip)
-    else:
-        augment = ZoomAugment(
-            recipe.zoom,
-            aspect=recipe.aspect,
-            flip=recipe.flip,
-            vertical_flip=recipe.vertical_flip,
-            fit=detector.input_spec.fit,
-        )
-    return TrainSamples(
+    # Half as large again as the input: zooming in still finds detail.
+    longest = round(1.5 * _full_size(detector, recipe))
+    mode = "off" if recipe.cache == "device" else recipe.cache
+    budget = free_memory(torch.device("cpu")) / 2
+    cache = open_cache(mode, dataset.records, longest, budget=budget)
+    augment = _augmentation(recipe, detector)
+    samples = TrainSamples(
         dataset, cache, augment, recipe.seed, recipe.difficult, masks=detector.masks
+    )
+    if recipe.cache == "device":
+        return resident_loader(samples, run.batches, longest, device)
+    on_gpu = device.type == "cuda"
+    return train_loader(samples, run.batches, recipe.workers or 0, pin_memory=on_gpu)
+
+
+def _augmentation(recipe: Recipe, detector: Detector) -> SSDAugment | ZoomAugment:
+    if recipe.augment == "ssd":
+        if detector.masks:
+            raise VovnetError(f"{detector.name}: augment ssd carries no masks; choose zoom")
+        return SSDAugment(recipe.flip, recipe.vertical_flip)
+    return ZoomAugment(
+        recipe.zoom,
+        aspect=recipe.aspect,
+        flip=recipe.flip,
+        vertical_flip=recipe.vertical_flip,
+        fit=detector.input_spec.fit,
     )
 
 
-def _averaged(detector: Detector, average: WeightAverage) -> Detector:
-    """The same detector around the averaged network."""
-    return detector.around(average.network).eval()
+def _save_weights(run: Run, data_names: tuple[str, ...]) -> Detector:
+    """Write the epoch's weights, averaged and raw; returns the averaged detector."""
+    averaged = run.detector.around(run.learned.average.network).eval()
+    facts = {
+        "recipe": run.recipe.to_dict(),
+        "epoch": run.progress.epoch,
+        "data_names": data_names,
+    }
+    if is_main():
+        weights = run.folder / "weights"
+        save_detector(weights / "last.safetensors", averaged, **facts)
+        save_detector(weights / "last_raw.safetensors", run.detector, **facts)
+    return averaged
 
 
 def _train_epoch(
-    run: Run, loader: Iterable[Batch], epoch: int, on_step: StepHook | None
+    run: Run, loader: Iterable[Batch], on_step: StepHook | None, stop: StopRequest
 ) -> EpochReport:
-    run.batches.epoch = epoch
+    """The rest of the epoch under way, or as much of it as the run still has."""
+    progress, recipe = run.progress, run.recipe
+    run.batches.epoch = progress.epoch
+    run.batches.skip = progress.step_of_epoch * recipe.accumulate
     run.detector.train()
-    # Two-stage detectors draw the regions they train on; a resumed run must draw the same.
-    torch.manual_seed((run.recipe.seed << 20) + epoch)
-    total = run.recipe.epochs * len(run.batches)
-    report = EpochReport(epoch, run.batches.plan(epoch)[0])
-    start = waiting = time.perf_counter()
-    for batch in loader:
-        report.waited += time.perf_counter() - waiting
-        step = run.progress.step + report.steps
-        report.lr = learning_rate(
-            step,
-            total,
-            peak=run.recipe.lr,
-            warmup=run.recipe.warmup,
-            final=run.recipe.final_lr,
-        )
-        try:
-            losses = _train_step(run, batch, report.lr)
-        except DivergedError as error:
-            raise DivergedError(
-                f"{error} in epoch {epoch + 1}, step {step + 1}, at lr {report.lr:.2g}; "
-                "start again with a lower --lr"
-            ) from None
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise VovnetError(
-                f"{run.detector.name} normalises over the batch, and one image leaves it a single "
-                "value; give --batch 2 or more, and at least two images"
-            ) from None
-        report.add(losses, len(batch.targets))
-        waiting = time.perf_counter()
-        report.seconds = waiting - start
+    for part in run.frozen:
+        part.eval()
+    report = EpochReport(progress.epoch, run.plan.size)
+    if progress.report:
+        report = EpochReport(**progress.report)
+    before = progress.seconds - report.seconds
+    saved = time.monotonic()
+    for parts, waited in _parts_of_steps(loader, recipe.accumulate):
+        began = time.perf_counter()
+        _take_step(run, parts, report)
+        report.waited += waited
+        report.seconds += waited + time.perf_counter() - began
+        progress.step += 1
+        progress.step_of_epoch += 1
+        progress.seconds = before + report.seconds
         if on_step:
-            on_step(report, len(run.batches))
+            on_step(report, run.steps_per_epoch)
+        if run.share >= 1 or progress.step_of_epoch >= run.steps_per_epoch:
+            break
+        asked = stop.asked and world_size() == 1  # processes would not stop at the same step
+        if asked or time.monotonic() - saved > 60 * recipe.save_minutes:
+            progress.report = report.to_dict()
+            run.save()
+            saved = time.monotonic()
+        if asked:
+            raise KeyboardInterrupt
     return report
 
 
-def _train_step(run: Run, batch: Batch, lr: float) -> dict[str, float]:
-    """One optimiser step; returns the loss terms as numbers.
-
-    Raises `DivergedError` before the weights, still good, are touched.
-    """
-    for group in (g for optimizer in run.optimizers for g in optimizer.param_groups):
-        group["lr"] = lr
-    images = run.detector.input_spec.normalize(batch.pixels.to(run.device))
-    targets = [target.to(run.device) for target in batch.targets]
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.amp == "bf16"):
-        outputs = run.detector(images)
-        losses = run.detector.loss(outputs, targets, (images.shape[2], images.shape[3]))
-    values = {name: float(value.detach()) for name, value in losses.items()}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise DivergedError(f"loss term {name!r} became {value}")
-    _total(losses).backward()
-    norm = float(nn.utils.clip_grad_norm_(run.detector.network.parameters(), run.recipe.clip))
-    if not math.isfinite(norm):
-        raise DivergedError(f"the gradient's norm became {norm}")
-    for optimizer in run.optimizers:
-        optimizer.step()
-    run.average.update(run.detector.network)
-    run.detector.zero_grad(set_to_none=True)
-    return values
+def _parts_of_steps(
+    loader: Iterable[Batch], accumulate: int
+) -> Iterator[tuple[list[Batch], float]]:
+    """The batches that each step is computed in, and the seconds spent waiting for them."""
+    batches = iter(loader)
+    while True:
+        began = time.perf_counter()
+        parts = list(islice(batches, accumulate))
+        if len(parts) < accumulate:
+            return
+        yield parts, time.perf_counter() - began
 
 
-def _total(losses: dict[str, Tensor]) -> Tensor:
-    return torch.stack(list(losses.values())).sum()
-
-
-def report_row(report: EpochReport, metrics: dict[str, Any]) -> dict[str, Any]:
-    """One line of results.csv."""
-    return {
-        "epoch": report.epoch + 1,
-        "size": report.size,
-        "lr": round(report.lr, 8),
-        **{f"loss_{k}": round(v, 6) for k, v in report.losses.items()},
-        "images_per_s": round(report.images_per_second, 2),
-        "data_wait": round(report.wait_share, 4),
-        "seconds": round(report.seconds, 2),
-        "memory_mb": _resident_mb(),
-        **metrics,
-    }
-
-
-def _free_memory() -> float:
-    """Bytes that programs can still take; without limit where the system does not tell."""
+def _take_step(run: Run, parts: list[Batch], report: EpochReport) -> None:
+    recipe, step = run.recipe, run.progress.step
+    # Two-stage detectors draw the regions they train on; a resumed run must draw the same.
+    torch.manual_seed((recipe.seed + step * world_size() + rank()) % 2**63)
+    total = run.length.total(step, run.progress.seconds)
+    report.lr = learning_rate(
+        step,
+        total,
+        peak=recipe.lr or 0.0,
+        warmup=recipe.warmup,
+        final=recipe.final_lr,
+        milestones=recipe.milestones,
+        gamma=recipe.gamma,
+    )
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return math.inf
-    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable")), None)
-    return math.inf if kilobytes is None else 1024.0 * int(kilobytes)
-
-
-def _resident_mb() -> int | None:
-    """Memory that this process holds now, in MB, where the system tells (Linux)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+        losses = run.stepper(parts, report.lr)
+    except DivergedError as error:
+        raise DivergedError(
+            f"{error} in epoch {report.epoch + 1}, step {step + 1}, at lr {report.lr:.2g}; "
+            "start again with a lower --lr"
+        ) from None
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise VovnetError(
+            f"{run.detector.name} normalises over the batch, and one image leaves it a single "
+            "value; give --batch 2 or more, and at least two images"
+        ) from None
+    report.add(losses, world_size() * sum(len(part.targets) for part in parts))

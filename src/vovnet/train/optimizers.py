@@ -1,4 +1,4 @@
-"""Optimisers: AdamW from torch, and Muon (Jordan 2024; arXiv 2502.16982) for convolution kernels.
+"""Optimisers: SGD and AdamW from torch, and Muon (Jordan 2024; arXiv 2502.16982) for convolution kernels.
 
 Muon makes the momentum's step on every kernel orthogonal. torch.optim.Muon takes matrices only;
 here kernels are taken as out × (in·k·k) matrices.
@@ -84,28 +84,31 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """The recipe's optimisers. Weight decay falls on kernels, not on biases, norms and scales.
+    """The recipe's optimisers of what is not frozen. Weight decay falls on kernels, not on biases,
+    norms and scales.
 
     "muon" takes the convolutions without a bias, which a normalisation follows: their scale does
     not matter, only their direction. AdamW takes the rest, at the same learning rate.
     """
-    kernels = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    rate = recipe.lr or 0.0
+    learning = [p for p in network.parameters() if p.requires_grad]
     hidden: list[Tensor] = []
     if recipe.optimizer == "muon":
         convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
-        hidden = [m.weight for m in convolutions if m.bias is None]
+        hidden = [m.weight for m in convolutions if m.bias is None and m.weight.requires_grad]
     taken = set(map(id, hidden))
+    kernels = [p for p in learning if p.ndim > 1 and id(p) not in taken]
+    others = [p for p in learning if p.ndim <= 1]
     groups = [
-        {
-            "params": [p for p in kernels if id(p) not in taken],
-            "weight_decay": recipe.weight_decay,
-        },
+        {"params": kernels, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    adamw = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+    if recipe.optimizer == "sgd":
+        options = {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
+        return (torch.optim.SGD(groups, lr=rate, **options),)
+    adamw = torch.optim.AdamW(groups, lr=rate, fused=True)
     if not hidden:
         return (adamw,)
     fast = torch.float32 if recipe.amp == "off" else torch.bfloat16
-    return Muon(hidden, recipe.lr, weight_decay=recipe.weight_decay, dtype=fast), adamw
+    return Muon(hidden, rate, weight_decay=recipe.weight_decay, dtype=fast), adamw

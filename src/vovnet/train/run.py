@@ -1,16 +1,16 @@
-"""A training run as a folder: recipe, data, loop, results.csv, weights, and going on after a stop.
+"""A training run as a folder: recipe, data, loop, results, weights, and going on after a stop.
 
-RUN/config.yaml                 the recipe, complete
-RUN/results.csv                 one line per epoch
-RUN/state.safetensors           what resuming needs
-RUN/weights/last.safetensors    averaged weights after the last epoch
-RUN/weights/best.safetensors    the best by map_50_95, when there is validation data
+RUN/config.yaml                     the recipe, complete
+RUN/results.csv                     one line per epoch
+RUN/state.safetensors               what resuming needs
+RUN/weights/last.safetensors        averaged weights after the last epoch
+RUN/weights/last_raw.safetensors    the weights themselves
+RUN/weights/best.safetensors        the best by the recipe's metric, when there is validation data
+RUN/tensorboard/                    events, when asked for
 """
 
-import csv
 import dataclasses
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,26 @@ import yaml
 from vovnet.data.open import merge_datasets, open_dataset, parse_source
 from vovnet.data.record import Dataset, problem_lines
 from vovnet.device import usable_device
-from vovnet.errors import VovnetError
+from vovnet.distributed import broadcast_object, is_main
+from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.evaluate.run import evaluate
 from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.rcnn import RCNN
-from vovnet.train.loop import EpochReport, StepHook, report_row, train, with_precision
+from vovnet.models.weights import load_detector
+from vovnet.train.defaults import settle
+from vovnet.train.loop import StepHook, train
 from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
+from vovnet.train.report import EpochReport
+from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
+from vovnet.train.transfer import transfer_weights
 
 RowHook = Callable[[dict[str, Any]], None]
+NoteHook = Callable[[str], None]
+
+_FIGURES = ("map_50", "map_50_95", "map_75", "voc07_ap")
+_MASK_FIGURES = ("mask_map_50", "mask_map_50_95")
 
 
 def open_training_data(recipe: Recipe) -> Dataset:
@@ -59,49 +69,68 @@ def run_training(
     device: str = "cpu",
     on_step: StepHook | None = None,
     on_row: RowHook | None = None,
-    on_note: Callable[[str], None] | None = None,
+    on_note: NoteHook | None = None,
 ) -> dict[str, Any]:
     """Train by `recipe` into `folder`, or go on with the run that is there.
 
     Returns the last line of results.csv. `on_row` gets each line as it is written, `on_note` what
-    was found wrong with the annotations.
+    was found wrong with the annotations and what was taken from other weights.
     """
     target = usable_device(device)  # before the data, which can take minutes to read
-    recipe = with_precision(recipe, target)
+    tell = on_note or (lambda line: None)
     dataset = open_training_data(recipe)
-    if on_note:
-        for line in problem_lines(dataset):
-            on_note(line)
-    detector = _detector(recipe, dataset).to(target)
+    for line in problem_lines(dataset):
+        tell(line)
+    recipe = settle(recipe, len(dataset), target)
+    detector = _detector(recipe, dataset)
+    if recipe.weights is not None and not resume:
+        kept = transfer_weights(load_detector(recipe.weights), detector)
+        tell(f"{recipe.weights}: {kept}")
+    detector.to(target)
     truth = _validation_data(recipe, detector)
-    config = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-    write_atomically(folder / "config.yaml", config.encode())
-    results = _Results(folder, keep=resume)
+    figures = (*_FIGURES, *(_MASK_FIGURES if detector.masks else ()))
+    if recipe.metric not in figures:
+        raise UnknownNameError("recipe metric", recipe.metric, figures)
+    results = CsvSink(folder / "results.csv", keep=resume)
+    last_row: dict[str, Any] = results.rows[-1] if results.rows else {}
+    if broadcast_object(out_of_patience(results.rows, recipe.metric, recipe.patience)):
+        return last_row
+    sinks: list[Sink] = []
+    if is_main():
+        config = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        write_atomically(folder / "config.yaml", config.encode())
+        sinks.append(results)
+        if recipe.tensorboard:
+            sinks.append(TensorBoardSink(folder / "tensorboard"))
 
-    figures = ["map_50", "map_50_95"]
-    if detector.masks:
-        figures += ["mask_map_50", "mask_map_50_95"]
-
-    def after_epoch(report: EpochReport, averaged: Detector) -> None:
-        due = report.epoch + 1 == recipe.epochs or (
-            recipe.val_every and (report.epoch + 1) % recipe.val_every == 0
-        )
+    def after_epoch(report: EpochReport, averaged: Detector, final: bool) -> bool:
+        nonlocal last_row
+        due = final or (recipe.val_every and (report.epoch + 1) % recipe.val_every == 0)
         metrics = evaluate(averaged, truth) if truth and due else {}
-        chosen = {k: metrics.get(k) for k in figures} if truth else {}
-        row = results.add(report_row(report, chosen))
+        last_row = report.row({k: metrics.get(k) for k in figures} if truth else {})
+        if is_main():
+            earlier = [row for row in results.rows if int(row["epoch"]) < last_row["epoch"]]
+            _keep_best(folder, history(earlier, recipe.metric), last_row.get(recipe.metric))
+        for sink in sinks:
+            sink.write(last_row)
         if on_row:
-            on_row(row)
+            on_row(last_row)
+        return broadcast_object(out_of_patience(results.rows, recipe.metric, recipe.patience))
 
-    train(
-        detector,
-        dataset,
-        recipe,
-        folder,
-        resume=resume,
-        on_step=on_step,
-        on_epoch=after_epoch,
-    )
-    return results.rows[-1] if results.rows else {}
+    try:
+        train(
+            detector,
+            dataset,
+            recipe,
+            folder,
+            resume=resume,
+            on_step=on_step,
+            on_epoch=after_epoch,
+        )
+    finally:
+        for sink in sinks:
+            sink.close()
+    return last_row
 
 
 def _detector(recipe: Recipe, dataset: Dataset) -> Detector:
@@ -126,36 +155,17 @@ def _validation_data(recipe: Recipe, detector: Detector) -> Dataset | None:
     return open_dataset(path, split, detector.names, purpose="val")
 
 
-class _Results:
-    """results.csv, rewritten whole and atomically after every epoch; keeps the best weights."""
-
-    def __init__(self, folder: Path, keep: bool) -> None:
-        self.folder = folder
-        self.path = folder / "results.csv"
-        self.rows: list[dict[str, Any]] = []
-        if keep and self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows = list(csv.DictReader(file))
-
-    def add(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Append an epoch's row, dropping rows of epochs that are being done again."""
-        self.rows = [r for r in self.rows if int(r["epoch"]) < row["epoch"]]
-        earlier = [float(r["map_50_95"]) for r in self.rows if r.get("map_50_95")]
-        score = row.get("map_50_95")
-        if score is not None and score > max(earlier, default=-1.0):
-            weights = self.folder / "weights"
-            last = (weights / "last.safetensors").read_bytes()
-            write_atomically(weights / "best.safetensors", last)
-        self.rows.append(row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(row), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomically(self.path, text.getvalue().encode())
-        return row
+def _keep_best(folder: Path, earlier: list[float], score: float | None) -> None:
+    """Keep the weights just written if they are better than all before them."""
+    if score is not None and score > max(earlier, default=-1.0):
+        weights = folder / "weights"
+        last = (weights / "last.safetensors").read_bytes()
+        write_atomically(weights / "best.safetensors", last)
 
 
-def with_overrides(recipe: Recipe, **values: Any) -> Recipe:
-    """A recipe with the values that are not None put in place."""
-    given = {k: v for k, v in values.items() if v is not None}
-    return dataclasses.replace(recipe, **given)
+def with_length(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """A recipe of another length: `given` holds one of epochs, steps and minutes, or nothing."""
+    if not given:
+        return recipe
+    none = dict.fromkeys(("epochs", "steps", "minutes"))
+    return dataclasses.replace(recipe, **(none | dict(given)))

@@ -1,0 +1,139 @@
+"""One optimiser step: forward and back over the parts of its images, then the update."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vovnet.data.loader import Batch
+from vovnet.distributed import mean_across
+from vovnet.errors import VovnetError, is_out_of_memory
+from vovnet.models.detector import Detector
+from vovnet.train.checkpoint import Learned
+from vovnet.train.recipe import Recipe
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_LEAST_SCALE = 1.0  # of fp16's loss: below, it is not the scale that makes gradients overflow
+_SMOOTHING = 0.95  # of the loss that is watched
+_SETTLED = 20  # steps before it is watched
+_RISE = 10.0  # over its least, and to twice its beginning: no good run does that
+
+
+class DivergedError(VovnetError):
+    """A loss term or a gradient became NaN or infinite, or the loss grew out of hand."""
+
+
+class LossWatch:
+    """Notices early that the loss grows, while its numbers are still finite."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.smooth = self.first = self.least = math.inf
+
+    def add(self, loss: float) -> None:
+        """Take a step's loss in; raises `DivergedError` when it has grown out of hand."""
+        self.steps += 1
+        known = self.steps > 1
+        self.smooth = _SMOOTHING * self.smooth + (1 - _SMOOTHING) * loss if known else loss
+        if self.steps < _SETTLED:
+            return
+        if self.steps == _SETTLED:
+            self.first = self.least = self.smooth
+        self.least = min(self.least, self.smooth)
+        if self.smooth > max(_RISE * self.least, 2 * self.first):
+            raise DivergedError(f"the loss rose from {self.least:.3g} to {self.smooth:.3g}")
+
+
+class Stepper:
+    """Takes optimiser steps on a detector, `forward` being its network as it is to be called:
+    compiled, wrapped for several processes, or just itself."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        forward: nn.Module,
+        learned: Learned,
+        recipe: Recipe,
+        device: torch.device,
+    ) -> None:
+        self.detector = detector
+        self.forward = forward
+        self.learned = learned
+        self.recipe = recipe
+        self.device = device
+        self.watch = LossWatch()
+
+    def __call__(self, parts: Sequence[Batch], lr: float) -> dict[str, float]:
+        """One step on the images of all `parts`; returns the loss terms as numbers, the means over
+        parts and processes.
+
+        Raises `DivergedError` before the weights, still good, are touched; `VovnetError` when
+        memory runs out.
+        """
+        for group in (g for optimizer in self.learned.optimizers for g in optimizer.param_groups):
+            group["lr"] = lr
+        terms: dict[str, float] = {}
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            try:
+                found = self._forward_and_back(part, len(parts), last)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise VovnetError(_memory_advice(part, self.recipe)) from None
+            for name, value in found.items():
+                terms[name] = terms.get(name, 0.0) + value / len(parts)
+        self._update()
+        self.watch.add(sum(terms.values()))
+        return terms
+
+    def _forward_and_back(self, part: Batch, parts: int, last: bool) -> dict[str, float]:
+        detector = self.detector
+        images = detector.input_spec.normalize(part.pixels.to(self.device))
+        targets = [target.to(self.device) for target in part.targets]
+        dtype = _AUTOCAST.get(self.recipe.amp)
+        with self._without_sync(last):
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                outputs = self.forward(images)
+                losses = detector.loss(outputs, targets, (images.shape[2], images.shape[3]))
+            values = torch.stack(list(losses.values()))
+            terms = dict(zip(losses, mean_across(values.detach()).tolist(), strict=True))
+            for name, value in terms.items():
+                if not math.isfinite(value):
+                    raise DivergedError(f"loss term {name!r} became {value}")
+            total: Tensor = self.learned.scaler.scale(values.sum() / parts)
+            total.backward()
+        return terms
+
+    def _without_sync(self, last: bool) -> AbstractContextManager[None]:
+        """Processes exchange gradients once a step, with its last part."""
+        if isinstance(self.forward, DistributedDataParallel) and not last:
+            return self.forward.no_sync()
+        return nullcontext()
+
+    def _update(self) -> None:
+        network, scaler = self.learned.network, self.learned.scaler
+        for optimizer in self.learned.optimizers:
+            scaler.unscale_(optimizer)
+        clip = self.recipe.clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(network.parameters(), clip))
+        overflow = scaler.is_enabled() and scaler.get_scale() >= _LEAST_SCALE
+        if not math.isfinite(norm) and not overflow:
+            raise DivergedError(f"the gradient's norm became {norm}")
+        for optimizer in self.learned.optimizers:
+            scaler.step(optimizer)  # fp16: left out if gradients overflowed, and the scale is cut
+        scaler.update()
+        self.learned.average.update(network)
+        network.zero_grad(set_to_none=True)
+
+
+def _memory_advice(part: Batch, recipe: Recipe) -> str:
+    count, height, width = part.pixels.shape[:3]
+    fewer = "a smaller --imgsz"
+    if count > 1:
+        parts = 2 * recipe.accumulate
+        fewer = f"--accumulate {parts} (the same steps, in smaller parts), or {fewer}"
+    return f"out of memory with {count} images of {width}x{height} at a time; give {fewer}"

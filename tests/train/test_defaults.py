@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from vovnet.errors import VovnetError
+from vovnet.train import defaults
+from vovnet.train.defaults import settle
+from vovnet.train.recipe import Recipe, recipe_from_dict
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def recipe(model: str = "vovdet_nano", **values) -> Recipe:
+    return recipe_from_dict({"model": model, "data": ["a"], "amp": "off", **values})
+
+
+def test_nothing_is_left_open():
+    settled = settle(recipe(amp="auto"), 1000, CPU)
+    assert settled.amp in ("bf16", "off")
+    assert None not in (settled.batch, settled.lr, settled.workers, settled.epochs)
+    assert settle(settled, 10, CPU) == settled
+
+
+def test_what_is_said_stays():
+    given = recipe(batch=6, lr=0.5, workers=3, epochs=2)
+    assert settle(given, 1000, CPU) == given
+
+
+@pytest.mark.parametrize("length", [{"steps": 7}, {"minutes": 3.0}])
+def test_a_length_given_otherwise_needs_no_epochs(length):
+    assert settle(recipe(**length), 1000, CPU).epochs is None
+
+
+def test_few_images_give_more_epochs_and_smaller_batches():
+    few, many = (settle(recipe(), images, CPU) for images in (50, 50_000))
+    assert (few.epochs, many.epochs) == (300, 12)
+    assert (few.batch, many.batch) == (6, 16)
+    assert settle(recipe(), 1, CPU).batch == 2
+
+
+def test_fine_tuning_is_shorter_and_gentler():
+    scratch = settle(recipe(), 2000, CPU)
+    tuned = settle(recipe(weights="vovdet_nano.voc"), 2000, CPU)
+    assert tuned.epochs == scratch.epochs / 4
+    assert tuned.lr == pytest.approx(0.3 * scratch.lr)
+
+
+def test_families_differ():
+    assert settle(recipe("dsod300-vovnet27_slim"), 5000, CPU).batch == 8
+    assert settle(recipe("maskrcnn-vovnet19_slim"), 5000, CPU).batch == 4
+
+
+def test_workers_follow_the_machine(monkeypatch):
+    for cores, on_cpu, on_gpu in ((1, 1, 1), (2, 1, 1), (16, 4, 15), (128, 8, 16)):
+        monkeypatch.setattr(defaults.os, "cpu_count", lambda cores=cores: cores)
+        assert settle(recipe(), 100, CPU).workers == on_cpu
+        assert settle(recipe(), 100, CUDA).workers == on_gpu
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert settle(recipe(), 100, CUDA).workers == 15
+
+
+def test_batches_are_shared_out_evenly(monkeypatch):
+    assert settle(recipe(accumulate=3), 1000, CPU).batch == 15
+    monkeypatch.setattr(defaults, "world_size", lambda: 2)
+    assert settle(recipe(accumulate=3), 1000, CPU).batch == 12
+    with pytest.raises(VovnetError, match="batch 15 cannot be shared by 2 processes in 3 parts"):
+        settle(recipe(accumulate=3, batch=15), 1000, CPU)

@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vovnet.data.loader import Batch
+from vovnet.data.open import open_dataset
+from vovnet.errors import VovnetError
+from vovnet.losses import Target
+from vovnet.models import create_detector
+from vovnet.train.checkpoint import Learned
+from vovnet.train.ema import WeightAverage
+from vovnet.train.loop import train
+from vovnet.train.optimizers import make_optimizers
+from vovnet.train.recipe import Recipe, recipe_from_dict
+from vovnet.train.step import DivergedError, LossWatch, Stepper
+
+CPU = torch.device("cpu")
+
+
+def recipe(**values) -> Recipe:
+    base = {"model": "vovdet_nano", "data": ["a"], "lr": 0.01, "amp": "off", "optimizer": "sgd"}
+    return recipe_from_dict(base | values)
+
+
+def stepper(**values) -> Stepper:
+    torch.manual_seed(0)
+    detector = create_detector("vovdet_nano", ("blue", "red"))
+    given = recipe(**values)
+    # With the statistics fixed, a step in parts is the step on the whole.
+    detector.eval()
+    learned = Learned(
+        detector.network,
+        WeightAverage(detector.network, given.ema_decay),
+        make_optimizers(detector.network, given),
+        torch.amp.GradScaler("cpu", enabled=given.amp == "fp16"),
+    )
+    return Stepper(detector, detector.network, learned, given, CPU)
+
+
+def batch(count: int, first: int = 0) -> Batch:
+    pixels = torch.stack(
+        [
+            torch.randint(0, 255, (64, 64, 3), generator=torch.Generator().manual_seed(first + i))
+            for i in range(count)
+        ]
+    )
+    target = Target(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([1]))
+    return Batch(pixels.to(torch.uint8), [target] * count)
+
+
+def moved(parts: list[Batch], **values) -> torch.Tensor:
+    """Where one step takes the weights."""
+    taken = stepper(**values)
+    taken(parts, 0.01)
+    return torch.cat([p.detach().flatten() for p in taken.learned.network.parameters()])
+
+
+def test_parts_move_the_weights_to_the_mean_of_what_each_wants():
+    start = torch.cat([p.detach().flatten() for p in stepper().detector.parameters()])
+    one, two = batch(2), batch(2, first=2)
+    both = moved([one, two], clip=0, weight_decay=0)
+    each = [moved([part], clip=0, weight_decay=0) - start for part in (one, two)]
+    torch.testing.assert_close(both - start, sum(each) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_terms_are_the_means_over_the_parts():
+    one, two = batch(2), batch(2, first=2)
+    together = stepper()([one, two], 0.01)
+    apart = [stepper()([part], 0.01) for part in (one, two)]
+    for name, value in together.items():
+        assert value == pytest.approx(sum(terms[name] for terms in apart) / 2, rel=1e-5)
+
+
+def test_without_an_average_the_averaged_weights_are_the_weights():
+    taken = stepper(ema_decay=0)
+    taken([batch(2)], 0.01)
+    own, averaged = taken.learned.network.state_dict(), taken.learned.average.network.state_dict()
+    assert all(torch.equal(own[key], averaged[key]) for key in own)
+
+
+def test_a_gradient_that_overflows_is_named():
+    taken = stepper()
+    next(taken.learned.network.parameters()).register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(DivergedError, match="the gradient's norm became"):
+        taken([batch(2)], 0.01)
+
+
+def test_fp16_leaves_out_a_step_that_overflows_and_lowers_its_scale():
+    taken = stepper(amp="fp16")
+    before = [p.detach().clone() for p in taken.learned.network.parameters()]
+    scale = taken.learned.scaler.get_scale()
+    handle = next(taken.learned.network.parameters()).register_hook(lambda grad: grad * math.inf)
+    taken([batch(2)], 0.01)
+    after = list(taken.learned.network.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert taken.learned.scaler.get_scale() == scale / 2
+    handle.remove()
+    taken([batch(2)], 0.01)
+    assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+class Hungry(nn.Module):
+    """Asks for more memory than there is."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.empty(2**60)
+
+
+@pytest.mark.parametrize(
+    ("count", "advice"), [(4, "give --accumulate 4 .* or a smaller --imgsz"), (1, "give a smaller")]
+)
+def test_memory_that_runs_out_comes_with_what_to_lower(count, advice):
+    taken = stepper(batch=8, accumulate=2)
+    taken.forward = Hungry()
+    with pytest.raises(VovnetError, match=f"out of memory with {count} images of 64x64.*{advice}"):
+        taken([batch(count)], 0.01)
+
+
+def feed(watch: LossWatch, losses: list[float]) -> None:
+    for loss in losses:
+        watch.add(loss)
+
+
+def test_a_loss_that_grows_out_of_hand_is_noticed():
+    watch = LossWatch()
+    feed(watch, [10.0 - 0.08 * step for step in range(100)])
+    with pytest.raises(DivergedError, match="the loss rose from"):
+        feed(watch, [2.0 * 1.2**step for step in range(60)])
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [5.0, 500.0] + [5.0 - 0.01 * step for step in range(300)],  # one bad batch
+        [0.1 + 0.2 * (step % 7) for step in range(300)],
+        [30.0] * 20 + [0.5] * 300 + [6.0] * 300,  # mosaics begin: more, but not out of hand
+    ],
+)
+def test_an_uneven_loss_is_not(losses):
+    feed(LossWatch(), losses)
+
+
+def test_a_rate_that_is_far_too_high_is_named_early(voc, tmp_path):
+    settings = recipe(
+        data=[str(voc)], lr=30.0, warmup=0, epochs=200, batch=8, imgsz=32, workers=0, clip=0
+    )
+    dataset = open_dataset(voc, "train")
+    detector = create_detector("vovdet_nano", dataset.names)
+    detector.input_spec = detector.input_spec.with_side(32, "vovdet_nano")
+    with pytest.raises(DivergedError, match=r"in epoch \d+, step \d+, at lr 30; start again with"):
+        train(detector, dataset, settings, tmp_path)

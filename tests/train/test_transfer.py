@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+
+from vovnet.errors import UnknownNameError, WeightsError
+from vovnet.models import create_detector
+from vovnet.train.transfer import freeze, transfer_weights
+
+PETS = ("cat", "dog")
+
+
+def weights_of(detector) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in detector.network.state_dict().items()}
+
+
+def test_all_but_the_classes_is_kept():
+    source, target = create_detector("vovdet_nano", PETS), create_detector("vovdet_nano", ("a",) * 1)
+    own = weights_of(target)
+    transfer = transfer_weights(source, target)
+    theirs, now = weights_of(source), weights_of(target)
+    assert transfer.anew == tuple(f"heads.{i}.classes.2" for i in range(3))
+    anew = {k for k in now if k.startswith(transfer.anew)}
+    assert all(torch.equal(now[k], own[k]) for k in anew)
+    assert all(torch.equal(now[k], theirs[k]) for k in now.keys() - anew)
+    assert str(transfer) == (
+        f"{len(now) - len(anew)} tensors kept; begun anew: {', '.join(transfer.anew)}"
+    )
+
+
+@pytest.mark.parametrize(("names", "kept"), [(PETS, True), (PETS[::-1], False), (("a", "b"), False)])
+def test_layers_of_classes_are_kept_for_the_same_classes_only(names, kept):
+    source, target = create_detector("vovdet_nano", PETS), create_detector("vovdet_nano", names)
+    assert (transfer_weights(source, target).anew == ()) is kept
+
+
+def test_another_detector_on_the_same_backbone_gives_that():
+    source = create_detector("dsod300-vovnet27_slim", PETS)
+    target = create_detector("refinedet320-vovnet27_slim", PETS)
+    transfer = transfer_weights(source, target)
+    theirs, now = weights_of(source), weights_of(target)
+    backbone = [k for k in now if k.startswith("backbone.") and k in theirs]
+    assert backbone
+    assert all(torch.equal(now[k], theirs[k]) for k in backbone)
+    assert not any(part.startswith("backbone.stem") for part in transfer.anew)
+
+
+def test_weights_that_fit_nowhere_are_refused():
+    source, target = create_detector("ssd300-mobilenet_v1", PETS), create_detector("vovdet_nano", PETS)
+    with pytest.raises(WeightsError, match="nothing in them fits vovdet_nano"):
+        transfer_weights(source, target)
+
+
+def test_frozen_parts_do_not_learn():
+    network = create_detector("vovdet_nano", PETS).network
+    [part] = freeze(network, ["backbone.stem"])
+    frozen = {n for n, p in network.named_parameters() if not p.requires_grad}
+    assert isinstance(part, nn.Module)
+    assert frozen == {n for n, _ in network.named_parameters() if n.startswith("backbone.stem.")}
+
+
+@pytest.mark.parametrize("part", ["backbon", "", "heads.9"])
+def test_unknown_parts(part):
+    with pytest.raises(UnknownNameError, match="unknown part to freeze"):
+        freeze(create_detector("vovdet_nano", PETS).network, [part])
