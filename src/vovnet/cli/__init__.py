@@ -14,9 +14,11 @@ from cyclopts import App
 from vovnet import __version__
 from vovnet.cli._print import note
 from vovnet.cli.benching import bench
+from vovnet.cli.doctoring import doctor
 from vovnet.cli.networks import convert, count, env, models
 from vovnet.cli.picking import pick
 from vovnet.cli.predicting import predict
+from vovnet.cli.studying import study
 from vovnet.cli.training import train, val
 from vovnet.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, VovnetError, is_out_of_memory
 
@@ -27,8 +29,9 @@ app = App(
     suppress_keyboard_interrupt=False,
     help_epilogue="Exit codes: 0 done, 2 bad input or usage, 3 done in part, 4 refused, 1 a bug.",
 )
-for _verb in (models, count, bench, train, val, predict, pick, convert, env):
+for _verb in (models, count, bench, doctor, train, val, predict, pick, convert, env):
     app.command(_verb)
+app.command(study)
 
 
 def main(arguments: list[str] | None = None) -> int:

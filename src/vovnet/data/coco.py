@@ -39,11 +39,11 @@ def coco_files(path: Path) -> dict[str, Path]:
     `<split>/_annotations.coco.json`.
     """
     if path.suffix.lower() == ".json":
-        return {_split_name(path): path}
+        return {split_name(path): path}
     if not os.path.isdir(path):
         return {}
     patterns = ("instances_*.json", "annotations/instances_*.json", f"*/{_ROBOFLOW}", _ROBOFLOW)
-    return {_split_name(file): file for p in reversed(patterns) for file in sorted(path.glob(p))}
+    return {split_name(file): file for p in reversed(patterns) for file in sorted(path.glob(p))}
 
 
 def read_coco(
@@ -73,7 +73,7 @@ def read_coco(
     images.
     """
     json_path = Path(json_path)
-    split = split or _split_name(json_path)
+    split = split or split_name(json_path)
     content = load_coco(json_path)
     file = one_line(json_path.name)
     problems: list[Problem] = []
@@ -90,8 +90,8 @@ def read_coco(
             problems.append(Problem(_where(file, item, number), fault, "skipped"))
         else:
             objects[item["image_id"]].append((_where(file, item, number), item))
-    root = _root(json_path)
-    images_dir = Path(images_dir) if images_dir else _find_images(json_path, root, split, images)
+    root = coco_root(json_path)
+    images_dir = Path(images_dir) if images_dir else find_images(json_path, root, split, images)
     folder = Folder(images_dir, root)
     records: list[Record] = []
     for image_id, image in images.items():
@@ -105,20 +105,21 @@ def read_coco(
     )
 
 
-def _split_name(path: Path) -> str:
+def split_name(path: Path) -> str:
+    """The split that a COCO file is for, going by its name."""
     return path.parent.name if path.name == _ROBOFLOW else path.stem.removeprefix("instances_")
 
 
-def _root(json_path: Path) -> Path:
+def coco_root(json_path: Path) -> Path:
     """The folder of the whole data set."""
     here = json_path.parent
     return here.parent if here.name == "annotations" else here
 
 
-def _find_images(
+def find_images(
     json_path: Path, root: Path, split: str, images: Mapping[int, Mapping[str, Any]]
 ) -> Path:
-    """The first of the usual folders that holds one of the first images."""
+    """The first of the usual folders that holds one of the first images; raises `DataError`."""
     here = json_path.parent
     places = [root / "images" / split, root / "images", root / split, here, root]
     places[2:2] = sorted(root.glob(f"{glob.escape(split)}[12][0-9][0-9][0-9]"))
@@ -153,7 +154,7 @@ def _by_id(content: Mapping[str, Any], key: str, file: str) -> dict[int, dict[st
     found: dict[int, dict[str, Any]] = {}
     for number, item in enumerate(content[key], start=1):
         identifier = item.get("id") if isinstance(item, dict) else None
-        if not _is_id(identifier):
+        if not is_id(identifier):
             raise DataError(f"{file} {key} entry {number}: its id is not a whole number")
         if identifier in found:
             raise DataError(f"{file} {key} entry {number}: id {identifier} occurs twice")
@@ -161,7 +162,8 @@ def _by_id(content: Mapping[str, Any], key: str, file: str) -> dict[int, dict[st
     return found
 
 
-def _is_id(value: object) -> TypeGuard[int]:
+def is_id(value: object) -> TypeGuard[int]:
+    """Whether a JSON value is a whole number that fits 64 bits."""
     return isinstance(value, int) and type(value) is not bool and abs(value) < 2**63
 
 
@@ -174,7 +176,7 @@ def _text(item: Mapping[str, Any], key: str, where: str) -> str:
 
 def _where(file: str, item: object, number: int) -> str:
     identifier = item.get("id") if isinstance(item, dict) else None
-    return f"{file} annotation {identifier if _is_id(identifier) else f'number {number}'}"
+    return f"{file} annotation {identifier if is_id(identifier) else f'number {number}'}"
 
 
 def _unusable(item: object, images: Mapping[int, Any], labels: Mapping[int, int]) -> str:
@@ -182,9 +184,9 @@ def _unusable(item: object, images: Mapping[int, Any], labels: Mapping[int, int]
     if not isinstance(item, dict):
         return "not an object"
     image, category = item.get("image_id"), item.get("category_id")
-    if not _is_id(image) or image not in images:
+    if not is_id(image) or image not in images:
         return f"unknown image {one_line(repr(image))[:50]}"
-    if not _is_id(category) or category not in labels:
+    if not is_id(category) or category not in labels:
         return f"unknown category {one_line(repr(category))[:50]}"
     return ""
 
@@ -200,7 +202,7 @@ def _image(
         return None
     height, width = image.get("height"), image.get("width")
     given = None
-    if _is_id(height) and _is_id(width) and height > 0 and width > 0:
+    if is_id(height) and is_id(width) and height > 0 and width > 0:
         given = (height, width)
     try:
         frame = annotated_frame(path, given, where, check=check)
@@ -249,13 +251,14 @@ def _record(
 
 
 def _box(value: object) -> Box | None:
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
+    if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)):
         return None
     x, y, width, height = map(float, value)
     return x, y, x + width, y + height
 
 
-def _is_number(value: object) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number of sensible size."""
     # False for NaN and infinity too; a bool is an int to `isinstance`.
     return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e12
 
@@ -263,6 +266,6 @@ def _is_number(value: object) -> TypeGuard[float]:
 def _area(item: Mapping[str, Any], box: Box) -> float:
     """The annotation's own area (of its mask, px²), or that of its box."""
     area = item.get("area")
-    if _is_number(area) and area >= 0:
+    if is_number(area) and area >= 0:
         return float(area)
     return (box[2] - box[0]) * (box[3] - box[1])

@@ -74,7 +74,7 @@ def open_image(
     path: str | Path, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Like `load_image`, with the (height, width) of the whole image as displayed."""
-    with _open_file(path) as file, _header(file, one_line(path)) as image:
+    with opened(path) as image:
         return _decode(image, one_line(path), max_pixels, shrink_to)
 
 
@@ -99,8 +99,20 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 def image_header(path: str | Path) -> ImageHeader:
     """Size and EXIF orientation, without decoding a pixel; raises `ImageError`."""
+    with opened(path) as image:
+        return header_of(image)
+
+
+def header_of(image: Image.Image) -> ImageHeader:
+    """The same of an image that `opened` yields."""
+    return ImageHeader(_displayed_size(image), _orientation(image))
+
+
+@contextmanager
+def opened(path: str | Path) -> Generator[Image.Image, None, None]:
+    """Pillow's image of a file, nothing decoded yet; errors of the body become `ImageError`s."""
     with _open_file(path) as file, _header(file, one_line(path)) as image:
-        return ImageHeader(_displayed_size(image), _orientation(image))
+        yield image
 
 
 def annotated_frame(

@@ -28,22 +28,28 @@ VOC_NAMES = (
     "tvmonitor",
 )  # fmt: skip
 ALL = "all"
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+VOC_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-class _Object(NamedTuple):
+class AnnotatedObject(NamedTuple):
+    """One object as written; no corners where it has no box."""
+
     name: str
     corners: tuple[str, ...]
     difficult: bool
 
 
-class _Annotation(NamedTuple):
-    """One file, its name fit for messages; `size` is (height, width), zero where not given."""
+class Annotation(NamedTuple):
+    """One file, its name fit for messages; `size` is (height, width), zero where not given.
+
+    `image` is what <filename> says, by which nothing is looked up: many sets have it wrong.
+    """
 
     file: str
+    image: str
     size: tuple[int, int]
-    objects: list[_Object]
+    objects: list[AnnotatedObject]
 
 
 def voc_splits(root: Path) -> tuple[str, ...]:
@@ -78,14 +84,14 @@ def read_voc(
     """
     root = Path(root)
     problems: list[Problem] = []
-    annotations: dict[str, _Annotation] = {}
+    annotations: dict[str, Annotation] = {}
     folder = Folder(root / "Annotations", root)
-    for stem in _stems(root, split, problems):
+    for stem in _each_once(list_stems(root, split), split, problems):
         path = folder.find(f"{stem}.xml", f"split {split}")
         if path is None:
             problems.append(Problem(f"{one_line(stem)}.xml", "no such annotation", "skipped"))
         else:
-            annotations[stem] = _parse(path)
+            annotations[stem] = parse_annotation(path)
     names = tuple(names) if names is not None else _names(root, annotations)
     labels = {name: label for label, name in enumerate(names)}
     images = Folder(root / "JPEGImages", root)
@@ -100,8 +106,11 @@ def read_voc(
     return Dataset(root, split, "voc", names, tuple(records), problems=tuple(problems))
 
 
-def _stems(root: Path, split: str, problems: list[Problem]) -> list[str]:
-    """The ids of the split, each once, in order."""
+def list_stems(root: Path, split: str) -> list[str]:
+    """The ids in the list of a split, line by line, "" where a line is empty.
+
+    Raises `DataError` for an unknown split and an unreadable list.
+    """
     if not os.path.isdir(root / "Annotations"):
         raise DataError(f"{one_line(root)}: no folder Annotations; give the root of a VOC set")
     splits = voc_splits(root)
@@ -110,11 +119,18 @@ def _stems(root: Path, split: str, problems: list[Problem]) -> list[str]:
     lists = root / "ImageSets" / "Main"
     if splits == (ALL,) and not os.path.exists(lists / "all.txt"):
         return sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
+    return [_stem(line.strip()) for line in read_text(lists / f"{split}.txt").splitlines()]
+
+
+def _stem(line: str) -> str:
+    """Without the -1, 0 or 1 that stands behind the id in lists of a single class."""
+    stem, _, mark = line.rpartition(" ")
+    return stem.strip() if mark in {"-1", "0", "1"} and stem else line
+
+
+def _each_once(listed: Sequence[str], split: str, problems: list[Problem]) -> list[str]:
     stems: dict[str, None] = {}
-    for number, line in enumerate(read_text(lists / f"{split}.txt").splitlines(), start=1):
-        stem, _, mark = line.strip().rpartition(" ")
-        # Lists of a single class carry -1, 0 or 1 behind the id.
-        stem = stem.strip() if mark in {"-1", "0", "1"} and stem else line.strip()
+    for number, stem in enumerate(listed, start=1):
         if stem in stems:
             problems.append(
                 Problem(f"{split}.txt line {number}", f"{one_line(stem)} again", "skipped")
@@ -124,7 +140,7 @@ def _stems(root: Path, split: str, problems: list[Problem]) -> list[str]:
     return list(stems)
 
 
-def _names(root: Path, annotations: Mapping[str, _Annotation]) -> tuple[str, ...]:
+def _names(root: Path, annotations: Mapping[str, Annotation]) -> tuple[str, ...]:
     """The class names in all of the folder, of which `annotations` are read already."""
     found = {item.name for annotation in annotations.values() for item in annotation.objects}
     folder = Folder(root / "Annotations", root)
@@ -133,7 +149,7 @@ def _names(root: Path, annotations: Mapping[str, _Annotation]) -> tuple[str, ...
             continue
         try:
             path = folder.find(file.name, "Annotations")
-            found.update(item.name for item in _parse(path).objects) if path else None
+            found.update(item.name for item in parse_annotation(path).objects) if path else None
         except DataError:  # of another split, which reports it when it is read
             continue
     found.discard("")
@@ -147,7 +163,20 @@ class _Builder(ElementTree.TreeBuilder):
         raise DataError("XML with a document type (DTD) is refused; remove it")
 
 
-def _parse(path: Path) -> _Annotation:
+def parse_annotation(path: Path) -> Annotation:
+    """The annotation in an XML file; raises `DataError` if it is none."""
+    root = parse_xml(path)
+    size = (_pixels(root.findtext("size/height")), _pixels(root.findtext("size/width")))
+    return Annotation(
+        file=one_line(path.name),
+        image=(root.findtext("filename") or "").strip(),
+        size=size,
+        objects=[_object(element) for element in root.iterfind("object")],
+    )
+
+
+def parse_xml(path: Path) -> ElementTree.Element:
+    """The <annotation> of a file; raises `DataError` for a DTD and what is not XML."""
     data = read_bytes(path)
     parser = ElementTree.XMLParser(target=_Builder())
     try:
@@ -161,15 +190,12 @@ def _parse(path: Path) -> _Annotation:
         raise DataError(f"{one_line(path)}: unreadable XML ({one_line(error)})") from error
     if root.tag != "annotation":
         raise DataError(f"{one_line(path)}: <{one_line(root.tag)}> is not a VOC <annotation>")
-    size = (_pixels(root.findtext("size/height")), _pixels(root.findtext("size/width")))
-    return _Annotation(
-        one_line(path.name), size, [_object(element) for element in root.iterfind("object")]
-    )
+    return root
 
 
-def _object(element: ElementTree.Element) -> _Object:
+def _object(element: ElementTree.Element) -> AnnotatedObject:
     box = element.find("bndbox")
-    return _Object(
+    return AnnotatedObject(
         name=(element.findtext("name") or "").strip(),
         corners=() if box is None else tuple(box.findtext(corner) or "" for corner in _CORNERS),
         difficult=(element.findtext("difficult") or "").strip() == "1",
@@ -183,12 +209,17 @@ def _pixels(text: str | None) -> int:
         return 0
 
 
+def find_voc_image(folder: Folder, stem: str, where: str) -> Path | None:
+    """The image of an id, by the suffixes that VOC sets have; raises `DataError` like `find`."""
+    paths = (folder.find(stem + suffix, where) for suffix in VOC_SUFFIXES)
+    return next((path for path in paths if path is not None), None)
+
+
 def _image(
-    folder: Folder, stem: str, annotation: _Annotation, problems: list[Problem], check: bool
+    folder: Folder, stem: str, annotation: Annotation, problems: list[Problem], check: bool
 ) -> tuple[Path, Frame] | None:
     """The image file and the frame of its boxes, or None, told in `problems`."""
-    paths = (folder.find(stem + suffix, annotation.file) for suffix in _SUFFIXES)
-    path = next((path for path in paths if path is not None), None)
+    path = find_voc_image(folder, stem, annotation.file)
     if path is None:
         problems.append(Problem(annotation.file, f"no image {one_line(stem)}.jpg", "skipped"))
         return None
@@ -207,7 +238,7 @@ def _record(
     image_id: int,
     path: Path,
     frame: Frame,
-    annotation: _Annotation,
+    annotation: Annotation,
     labels: dict[str, int],
     problems: list[Problem],
 ) -> Record:
@@ -231,7 +262,7 @@ def _record(
     return make_record(path, image_id, frame.size, rows, difficult=difficult)
 
 
-def _corners(item: _Object) -> tuple[Box | None, str]:
+def _corners(item: AnnotatedObject) -> tuple[Box | None, str]:
     """The continuous xyxy box in pixels, unclipped, or None and why there is none."""
     if not item.corners:
         return None, "no <bndbox>"

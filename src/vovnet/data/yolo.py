@@ -24,7 +24,7 @@ from vovnet.errors import DataError, ImageError
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
-_MAX_CLASSES = 100_000
+MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,20 @@ def read_yolo(source: str | Path, split: str, names: Sequence[str] | None = None
 
 def _layout(source: Path) -> _Layout:
     file = find_yaml(source)
-    return _layout_of_folder(source) if file is None else _layout_of_yaml(file)
-
-
-def _layout_of_yaml(file: Path) -> _Layout:
+    if file is None:
+        return _Layout(source, source, folder_splits(source), classes_file(source))
     config = read_yaml(file)
     if not isinstance(config, dict):
         raise DataError(f"{one_line(file)}: not a mapping with train, val and names")
+    root, splits = yaml_splits(config, file)
+    return _Layout(file.parent, root, splits, _names(config, file))
+
+
+def yaml_splits(config: dict[Any, Any], file: Path) -> tuple[Path, dict[str, list[Path]]]:
+    """What the lists of a `data.yaml` are relative to, and its splits that exist.
+
+    Raises `DataError` for one that leaves the folder of the YAML.
+    """
     path, root = config.get("path"), file.parent
     if isinstance(path, str) and os.path.isdir(file.parent / path):
         root = _place(file, file.parent, path) or root
@@ -114,7 +121,7 @@ def _layout_of_yaml(file: Path) -> _Layout:
         found = [place for place in places if place is not None]
         if found and len(found) == len(places):
             splits[split] = found
-    return _Layout(file.parent, root, splits, _names(config, file))
+    return root, splits
 
 
 def _place(file: Path, root: Path, text: str) -> Path | None:
@@ -124,7 +131,7 @@ def _place(file: Path, root: Path, text: str) -> Path | None:
     places = [root / text, root / text.removeprefix("../")]
     there = [place for place in places if os.path.exists(place)]
     for place in filter(None, (_below(home, place) for place in there)):
-        if _below(home, _label_place(place, PurePosixPath(), home)[0]):
+        if _below(home, label_place(place, PurePosixPath(), home)[0]):
             return place
     if not there:
         return None
@@ -147,7 +154,7 @@ def _below(home: Path, place: Path) -> Path | None:
 
 def _names(config: dict[Any, Any], file: Path) -> tuple[str, ...]:
     names, count = config.get("names"), config.get("nc")
-    if names is None and isinstance(count, int) and 0 < count <= _MAX_CLASSES:
+    if names is None and isinstance(count, int) and 0 < count <= MAX_CLASSES:
         return tuple(f"class_{label}" for label in range(count))
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
@@ -160,21 +167,22 @@ def _names(config: dict[Any, Any], file: Path) -> tuple[str, ...]:
     return texts
 
 
-def _layout_of_folder(root: Path) -> _Layout:
+def folder_splits(root: Path) -> dict[str, list[Path]]:
+    """The splits of a folder without `data.yaml`, going by its folders."""
     splits: dict[str, list[Path]] = {}
     if not os.path.isdir(root):
-        return _Layout(root, root, splits, ())
+        return splits
     for images in sorted([*root.glob("images/*"), *root.glob("*/images")]):
         split = images.name if images.parent.name == "images" else images.parent.name
-        if images.is_dir() and _label_place(images, PurePosixPath(), root)[0].is_dir():
+        if images.is_dir() and label_place(images, PurePosixPath(), root)[0].is_dir():
             splits[split] = [images]
     if not splits and (root / "images").is_dir() and (root / "labels").is_dir():
         splits["all"] = [root / "images"]
-    return _Layout(root, root, splits, _classes(root))
+    return splits
 
 
-def _classes(root: Path) -> tuple[str, ...]:
-    """The names in a folder's `classes.txt`, one a line."""
+def classes_file(root: Path) -> tuple[str, ...]:
+    """The names in a folder's `classes.txt`, one a line; raises `DataError`."""
     for folder in (root, root / "labels"):
         path = Folder(folder, root).find("classes.txt", one_line(root))
         if path is not None:
@@ -192,24 +200,25 @@ def _files(
     for place in layout.splits[split]:
         is_list = os.path.isfile(place)
         base = layout.root if is_list else place
-        for name in _listed(place, base) if is_list else _walked(place):
+        for name in listed_images(place, base) if is_list else walked_images(place):
             path = folders.setdefault(base, Folder(base, layout.home)).find(name, f"split {split}")
             if path is None:
                 problems.append(Problem(place.name, f"no such file {one_line(name)}", "skipped"))
                 continue
-            labels, label = _label_place(base, PurePosixPath(name), layout.home)
+            labels, label = label_place(base, PurePosixPath(name), layout.home)
             folder = folders.setdefault(labels, Folder(labels, layout.home))
             yield path, folder.find(str(label), one_line(name))
 
 
-def _listed(file: Path, root: Path) -> list[str]:
+def listed_images(file: Path, root: Path) -> list[str]:
     """The image paths in a text file, made relative to `root` where they lie below it."""
     lines = (line.strip() for line in read_text(file).splitlines())
     prefix = f"{root.resolve().as_posix()}/"
     return [line.removeprefix(prefix) for line in lines if line]
 
 
-def _walked(folder: Path) -> list[str]:
+def walked_images(folder: Path) -> list[str]:
+    """The images in a folder and those below it, relative to it."""
     found: list[str] = []
     for parent, _, files in os.walk(folder):
         inside = Path(parent).relative_to(folder)
@@ -219,7 +228,7 @@ def _walked(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _label_place(base: Path, image: PurePosixPath, home: Path) -> tuple[Path, PurePosixPath]:
+def label_place(base: Path, image: PurePosixPath, home: Path) -> tuple[Path, PurePosixPath]:
     """The folder of labels and the label file in it, for `image` below `base`, itself below `home`.
 
     The last "images" of the path below `home` becomes "labels"; without one, labels lie beside
@@ -260,7 +269,7 @@ def _record(
             raise DataError(
                 f"{where}: class {label}, but only {classes} names (0 to {classes - 1})"
             )
-        box, fault = clip_box(_box(points, size), size)
+        box, fault = clip_box(line_box(points, size), size)
         if fault:
             problems.append(Problem(where, fault, "clipped" if box else "skipped"))
         if box:
@@ -283,7 +292,7 @@ def _numbers(line: str) -> tuple[int, list[float]]:
     return int(label), points
 
 
-def _box(points: list[float], size: tuple[int, int]) -> Box:
+def line_box(points: list[float], size: tuple[int, int]) -> Box:
     """The xyxy box in pixels of four numbers (cx, cy, w, h), or around a polygon."""
     height, width = size
     if len(points) == 4:

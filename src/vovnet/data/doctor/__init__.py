@@ -1,0 +1,17 @@
+"""The dataset doctor: every fault that ruins training, found before the first epoch."""
+
+from vovnet.data.doctor.copy import write_clean_copy
+from vovnet.data.doctor.examine import PIXELS_UP_TO, Examined, examine
+from vovnet.data.doctor.kinds import KINDS, Kind
+from vovnet.data.doctor.report import Finding, Report
+
+__all__ = [
+    "KINDS",
+    "PIXELS_UP_TO",
+    "Examined",
+    "Finding",
+    "Kind",
+    "Report",
+    "examine",
+    "write_clean_copy",
+]

@@ -1,0 +1,99 @@
+"""Write a cleaned copy of a data set, in its own layout; the original is never touched."""
+
+import os
+import shutil
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from vovnet.data._common import one_line
+from vovnet.data.doctor.examine import Examined
+from vovnet.data.doctor.image_checks import Pictured
+from vovnet.data.doctor.mend import Kept, mend_image
+from vovnet.data.doctor.report import Finding
+from vovnet.data.doctor.write import write_coco, write_voc, write_yolo
+from vovnet.errors import DataError
+
+_WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
+_MENDED = {"VD106": "boxes scaled", "VD208": "divided by the size"}
+
+
+def write_clean_copy(examined: Examined, dest: str | Path) -> tuple[Finding, ...]:
+    """Write a copy without the faults that were found; the findings, with what was done.
+
+    The folder `dest` must not exist or be empty, and lie outside the data set. Images that need no
+    change are hard links where the file system can, so do not edit them in place. Raises
+    `DataError` for a `dest` that cannot be used, and if no image is left.
+    """
+    dest, raw = Path(dest), examined.raw
+    _check_dest(dest, raw.root)
+    images = _mended(examined)
+    leaks = {(f.split, f.image) for f in examined.report.findings if f.id == "VD401"}
+    splits: dict[str, list[Kept]] = {}
+    for split, listed in raw.splits.items():
+        found = [images.get(image.key) for image in listed if (split, image.name) not in leaks]
+        kept = [image for image in found if image is not None]
+        if kept:
+            splits[split] = kept
+    if not splits:
+        raise DataError(f"{one_line(raw.source)}: no image is left to copy; mend it by hand")
+    # A name of its own until it is whole: a part of a set looks like a set.
+    part = dest.with_name(f".{dest.name}.part")
+    try:
+        part.mkdir(parents=True)
+        _WRITERS[raw.layout](part, raw, splits, {f.id for f in examined.report.findings})
+        if dest.exists():
+            dest.rmdir()
+        part.rename(dest)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise DataError(f"{one_line(dest)}: cannot be written ({error.strerror})") from None
+    return _told(examined, images)
+
+
+def _check_dest(dest: Path, root: Path) -> None:
+    if os.path.lexists(dest) and not (dest.is_dir() and not any(dest.iterdir())):
+        raise DataError(f"{one_line(dest)}: is there already; give a new or empty folder")
+    if Path(os.path.realpath(dest)).is_relative_to(os.path.realpath(root)):
+        raise DataError(f"{one_line(dest)}: lies in the data set itself; give a folder outside")
+
+
+def _mended(examined: Examined) -> dict[str, Kept | None]:
+    """What is kept of each image, by its key; None where it is left out."""
+    raw, facts = examined.raw, examined.facts
+    ids: dict[tuple[str, str], dict[int | None, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for finding in examined.report.findings:
+        if finding.image and finding.kind.fix:
+            ids[finding.split, finding.image][finding.object].add(finding.id)
+    return {
+        image.key: mend_image(
+            Pictured(image, facts.get(image.path) if image.path else None),
+            raw.layout,
+            ids.get((image.split, image.name), {}),
+        )
+        for image in raw.images()
+    }
+
+
+def _told(examined: Examined, images: dict[str, Kept | None]) -> tuple[Finding, ...]:
+    """The findings, each with what was done about it."""
+    by_name = {(image.split, image.name): images[image.key] for image in examined.raw.images()}
+    return tuple(
+        replace(finding, done=_done(finding, by_name)) for finding in examined.report.findings
+    )
+
+
+def _done(finding: Finding, images: dict[tuple[str, str], Kept | None]) -> str:
+    fix, where = finding.kind.fix, (finding.split, finding.image)
+    if not fix or where not in images or finding.id == "VD401":
+        return fix
+    kept = images[where]
+    if kept is None:
+        return "image left out"
+    if finding.object is None or finding.id.startswith(("VD313", "VD314", "VD317")):
+        return _MENDED.get(finding.id, fix)
+    if all(mended.box.number != finding.object for mended in kept.boxes):
+        return "object left out"
+    return _MENDED.get(finding.id, fix)

@@ -1,0 +1,101 @@
+"""The doctor's round: read the set as it is written, look at the files, run every check."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vovnet.data._common import one_line, unknown_split
+from vovnet.data.doctor.box_checks import BOX_CHECKS, Placed, repeated
+from vovnet.data.doctor.image_checks import IMAGE_CHECKS, Pictured
+from vovnet.data.doctor.probe import Facts, default_workers, probe_files
+from vovnet.data.doctor.raw import Layout, RawSet
+from vovnet.data.doctor.raw_coco import read_raw_coco
+from vovnet.data.doctor.raw_voc import read_raw_voc
+from vovnet.data.doctor.raw_yolo import read_raw_yolo
+from vovnet.data.doctor.report import Finding, Report, by_severity
+from vovnet.data.doctor.set_checks import SET_CHECKS
+from vovnet.data.open import find_source, match_split
+from vovnet.data.yolo import find_yaml
+from vovnet.errors import DataError
+
+PIXELS_UP_TO = 20_000
+"""Images of a set whose pixels are read without being asked to: about a minute's work."""
+
+_READERS = {"voc": read_raw_voc, "coco": read_raw_coco, "yolo": read_raw_yolo}
+
+
+class Examined(NamedTuple):
+    """A set as written, the facts of its files, and the report on it."""
+
+    raw: RawSet
+    facts: dict[Path, Facts]
+    report: Report
+
+
+def examine(
+    path: str | Path,
+    splits: Sequence[str] = (),
+    *,
+    pixels: bool | None = None,
+    workers: int | None = None,
+) -> Examined:
+    """Look for every kind of fault in the VOC, COCO or YOLO set at `path`.
+
+    Without `splits` all are examined, and files that belong to none of them are told too. With
+    `pixels` every image is decoded, which finds those damaged in the middle and nearly equal ones
+    in two splits; otherwise only those that look cut short are. None decodes sets of up to
+    20,000 images. Whatever is wrong with the set is a finding; only for a path that holds no set,
+    and for a split that it does not have, `DataError` is raised.
+    """
+    path = Path(path)
+    layout, wanted = _look(path, splits)
+    raw = _READERS[layout](path, wanted)
+    paths = {image.path for image in raw.images() if image.path is not None}
+    if pixels is None:
+        pixels = len(paths) <= PIXELS_UP_TO
+    facts = probe_files(sorted(paths), pixels=pixels, workers=workers or default_workers())
+    findings = [*raw.findings, *_of_images(raw, facts)]
+    findings += [finding for check in SET_CHECKS for finding in check(raw, facts)]
+    report = Report(
+        data=one_line(path),
+        layout=layout,
+        splits={one_line(split): len(images) for split, images in raw.splits.items()},
+        images=sum(1 for _ in raw.images()),
+        boxes=sum(len(image.boxes) for image in raw.images()),
+        pixels=pixels,
+        findings=by_severity(findings),
+    )
+    return Examined(raw, facts, report)
+
+
+def _look(path: Path, splits: Sequence[str]) -> tuple[Layout, list[str]]:
+    """The layout, and the splits as the set calls them."""
+    try:
+        source = find_source(path)
+    except DataError:
+        file = find_yaml(path)
+        if file is None or not file.is_file():
+            raise
+        return "yolo", list(splits)  # what is wrong with its data.yaml becomes a finding
+    wanted: list[str] = []
+    for split in splits:
+        found = match_split(split, source.splits)
+        if found is None:
+            raise unknown_split(source.path, split, source.splits)
+        wanted.append(found)
+    return source.kind, wanted
+
+
+def _of_images(raw: RawSet, facts: dict[Path, Facts]) -> Iterator[Finding]:
+    for image in raw.images():
+        pictured = Pictured(image, facts.get(image.path) if image.path else None)
+        for check in IMAGE_CHECKS:
+            for id_, what in check(pictured):
+                yield Finding(id_, what, image.split, image.name)
+        for box in image.boxes:
+            placed = Placed(raw.layout, box, pictured.box_size)
+            for check in BOX_CHECKS:
+                for id_, what in check(placed):
+                    yield Finding(id_, what, image.split, image.name, box.number)
+        for id_, what, number in repeated(image):
+            yield Finding(id_, what, image.split, image.name, number)

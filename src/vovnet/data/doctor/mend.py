@@ -1,0 +1,143 @@
+"""What a cleaned copy keeps of an image: boxes mended where that is safe, the rest left out."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, NamedTuple
+
+from vovnet.data._common import Box, Frame, clip_box, turn_box
+from vovnet.data.doctor.box_checks import Placed, box_fault
+from vovnet.data.doctor.image_checks import Pictured
+from vovnet.data.doctor.masks import mask_fault
+from vovnet.data.doctor.raw import Layout, RawBox, RawImage, Size, to_corners
+
+_DROP_IMAGE = {"VD101", "VD102", "VD103", "VD104", "VD105", "VD115", "VD315"}
+_UPRIGHT = {"VD108", "VD109", "VD111"}
+_SAME_SHAPE = 0.02  # how far the two ratios of a resized image may differ, by rounding
+
+Pixels = Literal["as they are", "upright", "stored"]
+
+
+class Mended(NamedTuple):
+    """An object that is kept: where it lies in the image of the copy, in pixels."""
+
+    box: RawBox
+    corners: Box
+    mask: Any
+    changed: bool
+
+
+class Kept(NamedTuple):
+    """An image that is kept. `pixels` says how they are written, under which `suffix`."""
+
+    image: RawImage
+    size: Size
+    boxes: tuple[Mended, ...]
+    suffix: str
+    pixels: Pixels
+    changed: bool
+
+
+def mend_image(
+    pictured: Pictured, layout: Layout, ids: Mapping[int | None, Collection[str]]
+) -> Kept | None:
+    """The image with what is left of its objects, None if it is left out.
+
+    `ids` are what was found: of the image under None, of its objects under their numbers.
+    """
+    image, facts = pictured.image, pictured.facts
+    of_image = set(ids.get(None, ()))
+    if of_image & _DROP_IMAGE or facts is None or facts.header is None:
+        return None
+    scale = (1.0, 1.0)
+    frame = pictured.frame
+    if frame is None:
+        true, given = facts.header.size, image.size or (1, 1)
+        scale = (true[1] / given[1], true[0] / given[0])
+        if abs(scale[0] / scale[1] - 1) > _SAME_SHAPE:
+            return None
+        frame = Frame(true)
+    if "VD107" in of_image:
+        frame = Frame(facts.header.stored)
+    boxes: list[Mended] = []
+    for box in image.boxes:
+        placed = Placed(layout, box, pictured.box_size)
+        mended = _mend(placed, ids.get(box.number, ()), scale)
+        if mended is not None:
+            corners = turn_box(mended.corners, frame)
+            turned = frame.orientation != 1
+            boxes.append(mended._replace(corners=corners, changed=mended.changed or turned))
+    suffix, pixels = _file(pictured, of_image)
+    lost = len(boxes) < len(image.boxes)
+    changed = lost or bool(of_image) or any(box.changed for box in boxes) or bool(ids)
+    return Kept(image, frame.size, tuple(boxes), suffix, pixels, changed)
+
+
+def _file(pictured: Pictured, of_image: set[str]) -> tuple[str, Pixels]:
+    """The suffix of the file in the copy, and whether its pixels are written anew."""
+    path, facts = pictured.image.path, pictured.facts
+    if path is None or facts is None:
+        return "", "as they are"
+    kept = "VD110" not in of_image
+    suffix = {"JPEG": ".jpg", "MPO": ".jpg"}.get(facts.format, ".png")
+    if of_image & _UPRIGHT or "VD107" in of_image:
+        same = kept and facts.format in ("JPEG", "MPO", "PNG")
+        return path.suffix if same else suffix, "stored" if "VD107" in of_image else "upright"
+    if kept:
+        return path.suffix, "as they are"
+    return suffix, "as they are" if facts.format in ("JPEG", "MPO", "PNG") else "upright"
+
+
+def _mend(placed: Placed, ids: Collection[str], scale: tuple[float, float]) -> Mended | None:
+    """The object in pixels of the whole image, `scale` (x, y) times as large."""
+    box, size = placed.box, placed.size
+    corners = _corners(placed)
+    if corners is None or size is None or box.name is None or "VD211" in ids:
+        return None
+    clipped, _ = clip_box(corners, size)
+    if clipped is None:
+        return None
+    x, y = scale
+    moved = (clipped[0] * x, clipped[1] * y, clipped[2] * x, clipped[3] * y)
+    if placed.layout == "voc" and min(moved[2] - moved[0], moved[3] - moved[1]) <= 1:
+        return None  # one pixel, which VOC cannot tell from none
+    mask = _mask(box.mask, size, scale)
+    changed = moved != placed.corners or mask != box.mask or bool(ids)
+    return Mended(box, moved, mask, changed)
+
+
+def _corners(placed: Placed) -> Box | None:
+    """xyxy in pixels with swapped corners and wrong units put right; None where that is a guess."""
+    layout, given, size = placed.layout, placed.box.given, placed.size
+    fault = box_fault(placed)
+    if size is None or fault == "VD201":
+        return None
+    height, width = size
+    if fault == "VD207":
+        a, b, c, d = given[0] * width, given[1] * height, given[2] * width, given[3] * height
+        return (a, b, c, d) if layout == "voc" else (a, b, a + c, b + d)
+    if fault == "VD208":
+        corners = to_corners("yolo", given, (1, 1))
+        inside = corners is not None and clip_box(corners, size) == (corners, "")
+        return corners if inside else None
+    if fault == "VD202" and layout == "voc":
+        x1, y1, x2, y2 = given
+        given = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+    corners = to_corners(layout, given, size)
+    if corners is None or fault != "VD202":
+        return corners
+    x1, y1, x2, y2 = corners
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def _mask(mask: Any, size: Size, scale: tuple[float, float]) -> Any:
+    """The mask without what cannot be read, `scale` times as large; [] if nothing is left."""
+    fault = mask_fault(mask, size)
+    if fault and fault[0] == "VD501":
+        mask = [polygon for polygon in mask if len(polygon) >= 6]
+        fault = mask_fault(mask, size)
+    if fault:
+        return []
+    if not mask or scale == (1.0, 1.0):
+        return mask
+    if isinstance(mask, dict):
+        return []
+    return [[value * scale[i % 2] for i, value in enumerate(polygon)] for polygon in mask]

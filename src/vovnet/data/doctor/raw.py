@@ -1,0 +1,128 @@
+"""A data set as it is written, faults and all: what the doctor's readers return."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from vovnet.data._common import Box
+from vovnet.data.doctor.report import Finding
+from vovnet.data.yolo import line_box
+
+Layout = Literal["voc", "coco", "yolo"]
+Size = tuple[int, int]
+
+
+class RawBox(NamedTuple):
+    """One object. `given` are its numbers as written, empty where they are none.
+
+    They mean xmin, ymin, xmax, ymax (VOC, from 1), x, y, width, height (COCO), or the rest of a
+    line (YOLO: cx, cy, w, h, or the points of a polygon). `name` is None for a class without name.
+    """
+
+    number: int
+    name: str | None
+    given: tuple[float, ...]
+    mask: Any = None
+    area: object = None
+    crowd: bool = False
+    source: Any = None
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One image of a split; `key` is what it is known by in the whole set.
+
+    `path` is None where there is no such file, `size` (height, width) as the annotation says it.
+    `annotation` is its own file (VOC, YOLO), `source` its entry in the set's (COCO).
+    """
+
+    split: str
+    key: str
+    name: str
+    path: Path | None
+    boxes: tuple[RawBox, ...] = ()
+    size: Size | None = None
+    annotation: Path | None = None
+    source: Any = None
+
+
+@dataclass(frozen=True)
+class RawSet:
+    """All splits of the data set at `source`, its class names, and the faults of its files.
+
+    `categories` are COCO's by id, one list for each split.
+    """
+
+    layout: Layout
+    source: Path
+    names: tuple[str, ...]
+    splits: dict[str, tuple[RawImage, ...]]
+    findings: tuple[Finding, ...] = ()
+    categories: dict[str, dict[int, str]] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        """The folder of the set, from which a copy must stay away."""
+        return self.source.parent if self.source.is_file() else self.source
+
+    def images(self) -> Iterator[RawImage]:
+        """Every image once, in the first of `train`, `val`, `test` and the rest that has it."""
+        seen: set[str] = set()
+        splits = sorted(self.splits, key=_rank)
+        for image in (image for split in splits for image in self.splits[split]):
+            if image.key not in seen:
+                seen.add(image.key)
+                yield image
+
+
+def _rank(split: str) -> int:
+    """Splits to train on first, then those to judge by; what joins others, like trainval, last."""
+    if trains(split) and not split.startswith("trainval"):
+        return 0
+    return 1 if judges(split) else 2
+
+
+def judges(split: str) -> bool:
+    """Whether a split is one to judge by, going by its name."""
+    return split.startswith(("val", "test", "eval"))
+
+
+def trains(split: str) -> bool:
+    """Whether a split is one to train on, going by its name."""
+    return split.startswith("train")
+
+
+def to_corners(layout: Layout, given: Sequence[float], size: Size) -> Box | None:
+    """The written numbers as xyxy in continuous pixels of an image of `size`; None without any."""
+    if not given:
+        return None
+    if layout == "yolo":
+        return line_box(list(given), size)
+    a, b, c, d = given
+    return (a - 1, b - 1, c, d) if layout == "voc" else (a, b, a + c, b + d)
+
+
+def to_written(layout: Layout, box: Box, size: Size) -> tuple[float, ...]:
+    """What `to_corners` reads as `box`; VOC in whole pixels where it can be."""
+    x1, y1, x2, y2 = box
+    if layout == "voc":
+        return tuple(_whole(value) for value in (x1 + 1, y1 + 1, x2, y2))
+    if layout == "coco":
+        return x1, y1, x2 - x1, y2 - y1
+    height, width = size
+    return (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
+
+
+def _whole(value: float) -> float:
+    return int(value) if value == int(value) else value
+
+
+def numbers(values: Sequence[float | str]) -> tuple[float, ...]:
+    """All of `values` as finite floats, or () if one is none."""
+    try:
+        found = tuple(map(float, values))
+    except (ValueError, OverflowError):
+        return ()
+    return found if all(map(math.isfinite, found)) else ()

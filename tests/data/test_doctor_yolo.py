@@ -1,0 +1,175 @@
+"""The doctor on YOLO folders: every fault that can be planted is found, mended, nothing else."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vovnet.data.doctor import Examined, examine, write_clean_copy
+from vovnet.data.yolo import read_yolo
+
+GOOD = "0 0.3 0.3 0.4 0.4\n1 0.7 0.7 0.5 0.5\n"
+
+
+def add(root: Path, noise: Callable[..., Path], stem: str, text: str | None, split: str = "train"):
+    noise(root / "images" / split / f"{stem}.png", sum(map(ord, split + stem)) + 999 * len(stem))
+    if text is not None:
+        label = root / "labels" / split / f"{stem}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(text)
+
+
+def make(root: Path, noise: Callable[..., Path], config: str = "") -> Path:
+    """Eight images to train on and four to judge by, without fault."""
+    for split, count in (("train", 8), ("val", 4)):
+        for number in range(count):
+            add(root, noise, f"{split}{number}", GOOD, split)
+    default = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
+    (root / "data.yaml").write_text(config or default)
+    return root
+
+
+LINES = [
+    ("VD201", "0 nan 0.5 0.1 0.1"),
+    ("VD202", "0 0.5 0.5 -0.2 0.3"),
+    ("VD203", "0 0.5 0.5 0 0.1"),
+    ("VD204", "0 1.5 0.5 0.1 0.1"),
+    ("VD205", "1 0.9 0.5 0.4 0.25"),
+    ("VD208", "0 32 32 16 16"),
+    ("VD208", "0 320 240 100 100"),
+    ("VD209", "0 0.5 0.5 0.02 0.5"),
+    ("VD210", "0 0.5 0.5 1 1"),
+    ("VD301", "7 0.5 0.5 0.25 0.25"),
+    ("VD301", "cat 0.5 0.5 0.25 0.3"),
+    ("VD603", "0 0.5 0.5 0.1"),
+    ("VD603", "0 0.5 0.5 0.1 0.1 0.9"),
+    ("VD208", "1 8 8 24 8 24 40"),
+    ("VD205", "1 0.5 0.5 1.25 0.5 0.75 1.5"),
+]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory, noise) -> Path:
+    root = make(
+        tmp_path_factory.mktemp("yolo") / "set",
+        noise,
+        "train: images/train\nval: images/val\ntest: images/test\n"
+        "nc: 2\nnames: {0: cat, 1: dog, 3: cat, 4: ''}\n",
+    )
+    add(root, noise, "lines", GOOD + "".join(f"{line}\n" for _, line in LINES))
+    add(root, noise, "bare", None)
+    add(root, noise, "latin", "")
+    (root / "labels" / "train" / "latin.txt").write_bytes(b"\xff\xfe0 1 1")
+    (root / "labels" / "train" / "orphan.txt").write_text(GOOD)
+    noise(root / "images" / "train" / "film.gif", 7777)
+    with Image.open(root / "images" / "train" / "train0.png") as image:
+        frames = [image.convert("L"), image.convert("L").rotate(90)]
+        frames[0].save(
+            root / "images" / "train" / "film.gif", save_all=True, append_images=frames[1:]
+        )
+    (root / "labels" / "train" / "film.txt").write_text(GOOD)
+    return root
+
+
+@pytest.fixture(scope="module")
+def examined(broken) -> Examined:
+    return examine(broken)
+
+
+def rows(examined: Examined) -> list[tuple]:
+    found = ((f.id, f.split, f.image, f.object) for f in examined.report.findings)
+    return sorted(found, key=str)
+
+
+def test_a_clean_set_has_no_fault(tmp_path, noise):
+    report = examine(make(tmp_path, noise)).report
+    assert report.findings == ()
+    assert (report.layout, report.splits, report.boxes) == ("yolo", {"train": 8, "val": 4}, 24)
+
+
+def test_every_planted_fault_is_found_and_nothing_else(examined):
+    expected: list[tuple] = [
+        (id_, "train", "lines.png", number) for number, (id_, _) in enumerate(LINES, start=3)
+    ]
+    expected += [("VD606", "train", "bare.png", None), ("VD601", "train", "latin.png", None)]
+    expected += [("VD112", "train", "film.gif", None)]
+    expected += [("VD604", "", "orphan", None), ("VD113", "train", "film.gif", None)]
+    expected += [("VD309", "", "", None)] * 2  # gaps in the numbers, and nc
+    expected += [("VD302", "", "", None), ("VD303", "", "", None), ("VD407", "test", "", None)]
+    expected += [("VD305", "", "", None)]  # class_4
+    assert rows(examined) == sorted(expected, key=str)
+
+
+def test_the_copy_is_clean_and_can_be_read(broken, examined, tmp_path):
+    before = {path: path.read_bytes() for path in broken.rglob("*") if path.is_file()}
+    write_clean_copy(examined, tmp_path / "copy")
+    assert {path: path.read_bytes() for path in broken.rglob("*") if path.is_file()} == before
+    copy = examine(tmp_path / "copy").report
+    assert copy.errors == 0
+    assert set(copy.counts) == {"VD112", "VD113", "VD209", "VD210", "VD305", "VD606"}
+    data = read_yolo(tmp_path / "copy", "train")
+    assert (data.names, data.problems) == (("cat", "dog", "class_4"), ())
+    records = {record.path.name: record for record in data.records}
+    assert "latin.png" not in records
+    boxes = [tuple(round(v, 2) for v in box) for box in records["lines.png"].boxes.tolist()]
+    assert (24, 24, 40, 40) in boxes  # pixels divided
+    assert (25.6, 22.4, 38.4, 41.6) in boxes  # width of -0.2 turned round
+    assert (8, 8, 24, 40) in boxes  # a polygon in pixels
+    assert (32, 32, 64, 64) in boxes  # a polygon clipped
+    label = tmp_path / "copy" / "labels" / "train" / "train0.txt"
+    assert label.read_text() == GOOD
+
+
+def test_lists_and_folders_of_other_names(tmp_path, noise):
+    make(tmp_path, noise, "train: train.txt\nval: images/val\nnames: [cat, dog]\n")
+    names = [f"images/train/train{number}.png" for number in range(8)]
+    (tmp_path / "train.txt").write_text("\n".join([*names, names[0], "images/train/no.png"]))
+    examined = examine(tmp_path)
+    assert rows(examined) == [
+        ("VD101", "train", "images/train/no.png", None),
+        ("VD319", "train", "images/train/train0.png", None),
+    ]
+    write_clean_copy(examined, tmp_path.with_name("copy"))
+    copy = examine(tmp_path.with_name("copy")).report
+    assert (copy.findings, copy.splits) == ((), {"train": 8, "val": 4})
+
+
+def test_a_folder_without_yaml(tmp_path, noise):
+    root = make(tmp_path / "set", noise)
+    (root / "data.yaml").unlink()
+    assert [row[0] for row in rows(examine(root))] == ["VD309"]
+    (root / "classes.txt").write_text("cat\ndog\n")
+    for folder in ("images", "labels"):
+        (root / folder / "train").rename(root / folder / "fold1")
+    examined = examine(root)
+    assert rows(examined) == []
+    write_clean_copy(examined, tmp_path / "copy")
+    copy = examine(tmp_path / "copy").report
+    assert (copy.findings, copy.splits) == ((), {"fold1": 8, "val": 4})
+
+
+@pytest.mark.parametrize(
+    ("config", "ids"),
+    [
+        ("names: [", {"VD601", "VD309"}),
+        ("just text", {"VD601", "VD309"}),
+        ("train: images/train\nval: images/val", {"VD309"}),
+        ("train: images/train\nval: images/val\nnames: [cat]", {"VD301"}),
+        ("train: images/train\nval: images/val\nnames: [[], dog]", {"VD302"}),
+        ("train: /\nval: images/val\nnames: [cat, dog]", {"VD607"}),
+    ],
+)
+def test_a_yaml_at_fault(tmp_path, noise, config, ids):
+    report = examine(make(tmp_path, noise, config)).report
+    assert set(report.counts) == ids
+    assert report.images == 12
+
+
+def test_a_split_of_too_few_images(tmp_path, noise):
+    make(tmp_path, noise)
+    for number in range(1, 4):
+        (tmp_path / "images" / "val" / f"val{number}.png").unlink()
+        (tmp_path / "labels" / "val" / f"val{number}.txt").unlink()
+    (finding,) = examine(tmp_path).report.findings
+    assert (finding.id, finding.split, finding.what) == ("VD406", "val", "1 of 9 images")
