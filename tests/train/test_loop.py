@@ -455,12 +455,15 @@ def test_fine_tuning_says_what_is_kept_and_leaves_frozen_parts_alone(voc, tmp_pa
         assert not any(key.startswith("neck.") and key.endswith("conv.weight") for key in same)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains_the_same_weights(voc, tmp_path):
     whole, compiled = tmp_path / "whole", tmp_path / "compiled"
-    values = {"epochs": 1, "accumulate": 1, "resolution": [], "mosaic": [0.0, 0.0, 0.0]}
+    values = {"epochs": 1, "accumulate": 1, "resolution": [], "optimizer": "sgd", "lr": 1e-3}
     run_training(recipe(voc, **values), whole)
     run_training(recipe(voc, compile=True, **values), compiled)
-    (one, _), (two, _) = (load_tensors(f / "weights" / "last.safetensors") for f in (whole, compiled))
+    (one, _), (two, _) = (
+        load_tensors(folder / "weights" / "last.safetensors") for folder in (whole, compiled)
+    )
     assert one.keys() == two.keys()
     for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)

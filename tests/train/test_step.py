@@ -34,19 +34,15 @@ def stepper(**values) -> Stepper:
         detector.network,
         WeightAverage(detector.network, given.ema_decay),
         make_optimizers(detector.network, given),
-        torch.amp.GradScaler("cpu", enabled=given.amp == "fp16"),
+        torch.amp.GradScaler("cpu", init_scale=32.0, enabled=given.amp == "fp16"),
     )
     return Stepper(detector, detector.network, learned, given, CPU)
 
 
-def batch(count: int, first: int = 0) -> Batch:
-    pixels = torch.stack(
-        [
-            torch.randint(0, 255, (64, 64, 3), generator=torch.Generator().manual_seed(first + i))
-            for i in range(count)
-        ]
-    )
-    target = Target(torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.tensor([1]))
+def batch(count: int, first: int = 0, side: int = 64) -> Batch:
+    generators = [torch.Generator().manual_seed(first + i) for i in range(count)]
+    pixels = torch.stack([torch.randint(255, (side, side, 3), generator=g) for g in generators])
+    target = Target(torch.tensor([[8.0, 8.0, 30.0, 30.0]]), torch.tensor([1]))
     return Batch(pixels.to(torch.uint8), [target] * count)
 
 
@@ -92,12 +88,12 @@ def test_fp16_leaves_out_a_step_that_overflows_and_lowers_its_scale():
     before = [p.detach().clone() for p in taken.learned.network.parameters()]
     scale = taken.learned.scaler.get_scale()
     handle = next(taken.learned.network.parameters()).register_hook(lambda grad: grad * math.inf)
-    taken([batch(2)], 0.01)
+    taken([batch(1, side=32)], 0.01)
     after = list(taken.learned.network.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert taken.learned.scaler.get_scale() == scale / 2
     handle.remove()
-    taken([batch(2)], 0.01)
+    taken([batch(1, side=32)], 0.01)
     assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 

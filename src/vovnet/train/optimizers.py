@@ -1,4 +1,4 @@
-"""Optimisers: SGD and AdamW from torch, and Muon (Jordan 2024; arXiv 2502.16982) for convolution kernels.
+"""Optimisers: torch's SGD and AdamW, and Muon (Jordan 2024; arXiv 2502.16982) for kernels.
 
 Muon makes the momentum's step on every kernel orthogonal. torch.optim.Muon takes matrices only;
 here kernels are taken as out × (in·k·k) matrices.
