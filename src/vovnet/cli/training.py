@@ -145,7 +145,12 @@ def _train(
             recipe = load_run(folder)  # as it was settled when the run began
         recipe = broadcast_object(recipe)
         assert recipe is not None
-        row = train_in_console(recipe, folder, resume=again, device=device)
+        try:
+            row = train_in_console(recipe, folder, resume=again, device=device)
+        except KeyboardInterrupt:
+            if is_main() and (folder / "state.safetensors").is_file():
+                note(f"saved; go on with: vovnet train --resume {folder}")
+            raise
     return row, folder
 
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ def settle(recipe: Recipe, images: int, device: torch.device) -> Recipe:
     if recipe.weights is not None:
         rate *= _FINE_TUNE_LR
     parts = recipe.accumulate * world_size()
-    values = {
+    values: dict[str, Any] = {
         "batch": recipe.batch or _batch(batch, images, parts),
         "lr": recipe.lr or rate,
         "workers": _workers(device) if recipe.workers is None else recipe.workers,

@@ -186,7 +186,9 @@ def _callable(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Mo
         called = DistributedDataParallel(
             network, device_ids=[device.index] if device.type == "cuda" else None
         )
-    return torch.compile(called) if recipe.compile else called
+    if recipe.compile:
+        called = torch.compile(called)
+    return called
 
 
 def _length(recipe: Recipe, steps_per_epoch: int) -> Length:

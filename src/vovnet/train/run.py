@@ -167,5 +167,5 @@ def with_length(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     """A recipe of another length: `given` holds one of epochs, steps and minutes, or nothing."""
     if not given:
         return recipe
-    none = dict.fromkeys(("epochs", "steps", "minutes"))
-    return dataclasses.replace(recipe, **(none | dict(given)))
+    length: dict[str, Any] = {"epochs": None, "steps": None, "minutes": None, **given}
+    return dataclasses.replace(recipe, **length)
