@@ -455,6 +455,14 @@ def test_fine_tuning_says_what_is_kept_and_leaves_frozen_parts_alone(voc, tmp_pa
         assert not any(key.startswith("neck.") and key.endswith("conv.weight") for key in same)
 
 
+def test_what_was_chosen_is_said(voc, tmp_path):
+    notes: list[str] = []
+    run_training(recipe(voc, batch=None, lr=None, epochs=1), tmp_path, on_note=notes.append)
+    assert notes == ["chosen for 8 images on this machine: batch 4, lr 0.006"]
+    run_training(load_run(tmp_path), tmp_path, resume=True, on_note=notes.append)
+    assert len(notes) == 1
+
+
 @pytest.mark.slow
 def test_a_compiled_network_trains_the_same_weights(voc, tmp_path):
     whole, compiled = tmp_path / "whole", tmp_path / "compiled"

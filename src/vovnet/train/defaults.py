@@ -47,9 +47,10 @@ def settle(recipe: Recipe, images: int, device: torch.device) -> Recipe:
 
 
 def _batch(usual: int, images: int, parts: int) -> int:
-    """The family's usual batch, less if an epoch would have few steps, a multiple of `parts`."""
+    """The family's usual batch, less if an epoch would have few steps, and two
+    for every one of the `parts`, which batch norms need."""
     wanted = min(usual, max(2, images // _STEPS_PER_EPOCH))
-    return max(1, wanted // parts) * parts
+    return max(2, wanted // parts) * parts
 
 
 def _epochs(recipe: Recipe, images: int) -> int:

@@ -81,7 +81,7 @@ def run_training(
     dataset = open_training_data(recipe)
     for line in problem_lines(dataset):
         tell(line)
-    recipe = settle(recipe, len(dataset), target)
+    recipe = _settled(recipe, len(dataset), target, tell)
     detector = _detector(recipe, dataset)
     if recipe.weights is not None and not resume:
         kept = transfer_weights(load_detector(recipe.weights), detector)
@@ -131,6 +131,15 @@ def run_training(
         for sink in sinks:
             sink.close()
     return last_row
+
+
+def _settled(recipe: Recipe, images: int, device: torch.device, tell: NoteHook) -> Recipe:
+    settled = settle(recipe, images, device)
+    before, after = recipe.to_dict(), settled.to_dict()
+    chosen = [f"{key} {value}" for key, value in after.items() if value != before[key]]
+    if chosen:
+        tell(f"chosen for {images} images on this machine: {', '.join(chosen)}")
+    return settled
 
 
 def _detector(recipe: Recipe, dataset: Dataset) -> Detector:
