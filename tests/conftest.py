@@ -1,5 +1,11 @@
 """What several tests share: small VOC data sets of coloured rectangles, and random weights."""
 
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -121,5 +127,47 @@ def refused(run) -> Callable[..., str]:
         assert line.startswith("vovnet: ")
         assert "Traceback" not in line
         return line
+
+    return call
+
+
+# What one of several processes runs: a function of a test's file, its result as JSON.
+_WORKER = (
+    "import json, runpy, sys\n"
+    "file, name, arguments = sys.argv[1:]\n"
+    "print(json.dumps(runpy.run_path(file)[name](*json.loads(arguments))))\n"
+)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def in_ranks() -> Callable[..., list]:
+    """Runs a test file's function in real processes, with the environment that torchrun gives.
+
+    `in_ranks(worker, *arguments, count=2)` returns what each returned, by rank; arguments and
+    results go through JSON.
+    """
+
+    def call(worker: Callable, *arguments: object, count: int = 2) -> list:
+        file = inspect.getsourcefile(worker)
+        command = [sys.executable, "-c", _WORKER, file, worker.__name__, json.dumps(arguments)]
+        ours = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        ours |= {"WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+        ranks = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started = [subprocess.Popen(command, env=os.environ | ours | i, **pipes) for i in ranks]
+        try:
+            said = [process.communicate(timeout=200) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        for process, (_, err) in zip(started, said, strict=True):
+            assert process.returncode == 0, err
+        return [json.loads(out) for out, _ in said]
 
     return call

@@ -12,6 +12,7 @@ from vovnet.boxes.anchors import anchor_points
 from vovnet.data._common import make_record
 from vovnet.data.open import open_dataset
 from vovnet.data.record import Dataset
+from vovnet.distributed import is_main, process_group
 from vovnet.errors import DataError, ImageError
 from vovnet.evaluate.run import detect_records, evaluate
 from vovnet.losses.task_aligned import TaskAlignedLoss
@@ -188,15 +189,17 @@ class Outliner(PointDecoder):
         ]
 
 
+def outliner(shift: float = 0.0, share: float = 1.0) -> Detector:
+    plain, decoder = reader(shift=shift), Outliner(STRIDES)
+    object.__setattr__(decoder, "share", share)
+    return Detector(
+        *("reader", plain.network, plain.criterion, decoder, plain.input_spec, NAMES), masks=True
+    ).eval()
+
+
 @pytest.mark.parametrize(("share", "wanted"), [(1.0, 1.0), (0.25, 0.0)])
 def test_masks_are_measured_beside_the_boxes(tmp_path, share, wanted):
-    decoder = Outliner(STRIDES)
-    object.__setattr__(decoder, "share", share)
-    plain = reader()
-    detector = Detector(
-        "reader", plain.network, plain.criterion, decoder, plain.input_spec, NAMES, masks=True
-    ).eval()
-    metrics = evaluate(detector, outlined(tmp_path))
+    metrics = evaluate(outliner(share=share), outlined(tmp_path))
     assert metrics["map_50"] == pytest.approx(1.0)
     assert metrics["mask_map_50"] == pytest.approx(wanted)
     if wanted:
@@ -204,11 +207,38 @@ def test_masks_are_measured_beside_the_boxes(tmp_path, share, wanted):
 
 
 def test_without_true_masks_there_is_no_mask_figure(tmp_path):
-    plain = reader()
-    detector = Detector(
-        *("reader", plain.network, plain.criterion, Outliner(STRIDES), plain.input_spec, NAMES),
-        masks=True,
-    ).eval()
-    metrics = evaluate(detector, outlined(tmp_path, masks=False))
+    metrics = evaluate(outliner(), outlined(tmp_path, masks=False))
     assert metrics["map_50"] == pytest.approx(1.0)
     assert metrics["mask_map_50"] is None
+
+
+BATCHES = (1, 2, 8)
+
+
+def evaluate_together(plain: str, masked: str) -> list[dict]:
+    """What a process of several measures; only the main one has the right weights."""
+    found = []
+    runs = [(reader(shift=3.0), plain, batch) for batch in BATCHES]
+    with process_group("cpu"):
+        for detector, folder, batch in (*runs, (outliner(2.0, 0.7), masked, 1)):
+            seen: list[int] = []
+            if not is_main():
+                nn.init.zeros_(detector.network.colours)
+            dataset = open_dataset(Path(folder), "val")
+            metrics = evaluate(detector, dataset, batch=batch, on_images=seen.append)
+            found.append({"metrics": metrics, "seen": sum(seen)})
+    return found
+
+
+def test_several_processes_measure_what_one_does(make_voc, tmp_path, in_ranks):
+    dataset = open_dataset(make_voc(tmp_path / "plain", train=1, val=5), "val")
+    (tmp_path / "masked").mkdir()
+    drawn = outlined(tmp_path / "masked")
+    alone = [evaluate(reader(shift=3.0), dataset, batch=batch) for batch in BATCHES]
+    alone.append(evaluate(outliner(2.0, 0.7), drawn, batch=1))
+    assert all(0.2 < figures["map_50_95"] < 0.9 for figures in alone)
+    assert 0.2 < alone[-1]["mask_map_50_95"] < 0.9
+    one, two = in_ranks(evaluate_together, *(str(tmp_path / name) for name in ("plain", "masked")))
+    assert [share["metrics"] for share in one] == [share["metrics"] for share in two] == alone
+    assert [share["seen"] for share in one] == [3, 3, 5, 1]
+    assert [share["seen"] for share in two] == [2, 2, 0, 1]

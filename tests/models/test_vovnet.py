@@ -222,10 +222,10 @@ def test_every_norm_runs(name, norm):
 _NORMS = {
     "batch": "BatchNorm2d",
     "group": "GroupNorm",
-    "sync": "SyncBatchNorm",
+    "sync": "SyncBatchNorm2d",
     "frozen": "FrozenBatchNorm2d",
 }
-_OTHERS = {"GroupNorm", "SyncBatchNorm"}
+_OTHERS = {"GroupNorm"}
 
 
 def test_the_shortcut_is_in_repeated_modules_only():

@@ -1,16 +1,25 @@
 """A detector's accuracy on a dataset: run every image, compare with the truth."""
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from vovnet.data.images import open_image
 from vovnet.data.record import Dataset, Record
 from vovnet.detections import Detections
+from vovnet.distributed import (
+    broadcast_object,
+    broadcast_state,
+    gather_objects,
+    is_main,
+    rank,
+    world_size,
+)
 from vovnet.errors import DataError
 from vovnet.evaluate.coco import coco_ap, coco_ap_of_rows, coco_rows
 from vovnet.evaluate.voc import voc_ap
@@ -49,7 +58,15 @@ def detect_records(
 def _load(
     records: Iterable[Record], count: int, side: int
 ) -> list[tuple[Image.Image, tuple[int, int]]]:
-    return [open_image(record.path, shrink_to=side) for record in islice(records, count)]
+    return [open_image(record.path, shrink_to=side) for record in itertools.islice(records, count)]
+
+
+class _Seen(NamedTuple):
+    """What an image has come to: its place in the dataset, boxes, and masks as COCO rows."""
+
+    index: int
+    found: Detections
+    mask_rows: list[dict[str, Any]]
 
 
 def evaluate(
@@ -64,25 +81,46 @@ def evaluate(
     A detector that draws masks has "mask_map_50", "mask_map_50_95" and "mask_map_75" too. A figure
     that has no truth to stand on is None. Raises `DataError` if the dataset's classes
     are not the detector's.
+
+    Several processes share the images, and all return what one alone would: they look with the
+    main process's weights, and at the very batches that one alone would make. `on_images` hears of
+    this process's images only.
     """
     if dataset.names != detector.names:
         raise DataError(
             f"{dataset.root}: classes {', '.join(dataset.names)} are not the model's: "
             f"{', '.join(detector.names)}; give other weights or other data"
         )
+    broadcast_state(detector.network)
     was_training = detector.training
     detector.eval()
-    found: list[Detections] = []
-    mask_rows: list[dict[str, Any]] = []
-    stream = detect_records(detector, dataset.records, batch=batch, on_images=on_images)
-    for one, record in zip(stream, dataset.records, strict=True):
-        if detector.masks:  # whole-image masks of a data set would fill the memory
-            mask_rows += coco_rows(one, record, "segm")
-        found.append(replace(one, masks=None))
+    shares = gather_objects(_own_share(detector, dataset, batch, on_images))
     detector.train(was_training)
+    seen = sorted(itertools.chain(*shares), key=attrgetter("index"))
+    return broadcast_object(_metrics(seen, dataset, detector.masks) if is_main() else None)
+
+
+def _own_share(
+    detector: Detector, dataset: Dataset, batch: int, on_images: Callable[[int], None] | None
+) -> list[_Seen]:
+    """What this process sees: every batch whose number, by the count of processes, is its rank."""
+    indices = [i for i in range(len(dataset)) if i // batch % world_size() == rank()]
+    records = [dataset.records[i] for i in indices]
+    stream = detect_records(detector, records, batch=batch, on_images=on_images)
+    seen = []
+    for index, record, one in zip(indices, records, stream, strict=True):
+        # Whole-image masks of a data set would fill the memory.
+        rows = coco_rows(one, record, "segm") if detector.masks else []
+        seen.append(_Seen(index, replace(one, masks=None), rows))
+    return seen
+
+
+def _metrics(seen: Sequence[_Seen], dataset: Dataset, masks: bool) -> dict[str, Any]:
+    found = [one.found for one in seen]
     coco = coco_ap(found, dataset.records, dataset.names)
     voc07 = voc_ap(found, dataset.records, len(dataset.names), use_07_metric=True)
     area = voc_ap(found, dataset.records, len(dataset.names), use_07_metric=False)
+    mask_rows = [row for one in seen for row in one.mask_rows]
     return {
         "map_50": coco.map_50,
         "map_50_95": coco.map_50_95,
@@ -93,7 +131,7 @@ def evaluate(
         "ar_100": coco.ar_100,
         "voc07_ap": _number(voc07.mean),
         "voc_area_ap": _number(area.mean),
-        **(_mask_metrics(mask_rows, dataset) if detector.masks else {}),
+        **(_mask_metrics(mask_rows, dataset) if masks else {}),
         "images": len(dataset),
         "per_class": coco.per_class,
     }

@@ -10,6 +10,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
+from vovnet.distributed import shared_total
 from vovnet.losses.target import Target
 
 _ELEMENTS = 2**21  # point-box pairs looked at together
@@ -99,7 +100,7 @@ class FCOSLoss:
             index = matched[i][positive[i]]
             wanted[i, positive[i], target.labels[index]] = 1.0
             truth[i, positive[i]] = target.boxes[index]
-        count = positive.sum().clamp(min=1)
+        count = shared_total(positive.sum())
         weight = balance[positive]
         boxes = decode_distances(distances, points, strides)
         overlap = generalized_box_iou_loss(boxes[positive], truth[positive])
@@ -107,6 +108,6 @@ class FCOSLoss:
         centre = nn.functional.binary_cross_entropy_with_logits(said, weight, reduction="sum")
         return {
             "class": sigmoid_focal_loss(logits, wanted, reduction="sum") / count,
-            "box": (overlap * weight).sum() / weight.sum().clamp(min=1e-6),
+            "box": (overlap * weight).sum() / shared_total(weight.sum(), 1e-6),
             "centerness": centre / count,
         }

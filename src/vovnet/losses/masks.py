@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from vovnet.distributed import shared_total
 from vovnet.errors import DataError
 from vovnet.losses.regions import Regions
 from vovnet.losses.target import InstanceMasks, Target
@@ -46,9 +47,8 @@ def masked_objects(regions: Regions, target: Target) -> Regions:
 
 def mask_loss(logits: Tensor, seen: Tensor) -> Tensor:
     """Mean binary cross-entropy of R×S×S logits; 0, but with a gradient, for no regions."""
-    if len(seen) == 0:
-        return logits.sum() * 0.0
-    return nn.functional.binary_cross_entropy_with_logits(logits, seen)
+    total = nn.functional.binary_cross_entropy_with_logits(logits, seen, reduction="sum")
+    return total / shared_total(seen.new_full((), seen.numel()))
 
 
 @torch.no_grad()

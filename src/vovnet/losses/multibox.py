@@ -10,6 +10,7 @@ from torchvision.ops import box_convert
 
 from vovnet.boxes.coding import decode_offsets, encode_offsets
 from vovnet.boxes.iou import iou_rows, pairwise_iou
+from vovnet.distributed import shared_total
 from vovnet.losses.target import Target
 
 _RANKED = 16  # priors that are ranked for every box at once
@@ -139,7 +140,7 @@ def multibox(
         background = (logits.logsumexp(2) - logits[..., 0]).masked_fill(excluded, -torch.inf)
     training = positive | hard_negatives(background, positive, rule.negative_ratio) & ~excluded
     classes = nn.functional.cross_entropy(logits[training], labels[training], reduction="sum")
-    total = positive.sum().clamp(min=1)
+    total = shared_total(positive.sum())
     box = nn.functional.smooth_l1_loss(offsets[positive], wanted[positive], reduction="sum")
     return classes / total, box / total
 

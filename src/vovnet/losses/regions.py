@@ -14,6 +14,7 @@ from torchvision.ops import box_convert
 
 from vovnet.boxes.coding import encode_offsets
 from vovnet.boxes.iou import iou_rows
+from vovnet.distributed import shared_total
 from vovnet.losses.target import Target
 
 BACKGROUND, BETWEEN = -1, -2
@@ -76,8 +77,10 @@ def proposal_loss(
         said.append(offsets[i, positive])
         wanted.append(encode_offsets(truth, centred[positive], ANCHOR_VARIANCES))
     score, label = torch.cat(logits), torch.cat(labels)
+    classes = binary_cross_entropy_with_logits(score, label, reduction="sum")
     box = smooth_l1_loss(torch.cat(said), torch.cat(wanted), beta=_BETA, reduction="sum")
-    return binary_cross_entropy_with_logits(score, label), box / max(1, len(label))
+    total = shared_total(label.new_full((), len(label)))
+    return classes / total, box / total
 
 
 class Regions(NamedTuple):
@@ -130,5 +133,5 @@ def region_loss(
     label, row = torch.cat(labels), torch.cat(rows)
     said = offsets[row, label[row] - 1]
     box = smooth_l1_loss(said, torch.cat(wanted), beta=_BETA, reduction="sum")
-    count = max(1, len(label))
-    return cross_entropy(logits, label, reduction="sum") / count, box / count
+    total = shared_total(logits.new_full((), len(label), dtype=torch.float32))
+    return cross_entropy(logits, label, reduction="sum") / total, box / total

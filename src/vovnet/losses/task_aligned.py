@@ -15,6 +15,7 @@ from torchvision.ops import generalized_box_iou_loss
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
 from vovnet.boxes.iou import iou_rows
+from vovnet.distributed import shared_total
 from vovnet.losses.target import Target
 
 
@@ -133,7 +134,7 @@ class TaskAlignedLoss:
         ]
         image = torch.cat([torch.full_like(m.points, i) for i, m in enumerate(matches)])
         point, label, weight, truth = (torch.cat(part) for part in zip(*matches, strict=True))
-        total = weight.sum().clamp(min=1.0)
+        total = shared_total(weight.sum())
         overlap = generalized_box_iou_loss(boxes[image, point], truth)
         # Cross-entropy of logit x and target t is softplus(x) - t·x, and few targets are not 0.
         classes = (

@@ -15,6 +15,7 @@ from torchvision.ops import clip_boxes_to_image
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
 from vovnet.boxes.nms import best_pairs, likely_rows, suppress
+from vovnet.distributed import shared_total
 from vovnet.losses.fcos import FCOSLoss
 from vovnet.losses.masks import mask_loss, mask_overlaps, mask_targets, masked_objects
 from vovnet.losses.regions import Regions, match_regions
@@ -179,7 +180,8 @@ class CenterMask(nn.Module):
         probabilities = logits.detach().sigmoid()
         guessed = of_class(self.mask_score(features, probabilities), labels)
         overlaps = mask_overlaps(probabilities, seen, regions, targets)
-        return (guessed - overlaps).square().sum() / max(1, len(labels))
+        count = shared_total(guessed.new_full((), len(labels)))
+        return (guessed - overlaps).square().sum() / count
 
     def decode(
         self, outputs: CenterMaskOutput, image_size: tuple[int, int], conf: float, iou: float

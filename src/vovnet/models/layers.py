@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
 
+from vovnet.models.sync_norm import SyncBatchNorm2d
+
 Norm = Literal["batch", "group", "sync", "frozen"]
 
 
@@ -19,7 +21,7 @@ def make_norm(kind: Norm, channels: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "sync":
-        return nn.SyncBatchNorm(channels)
+        return SyncBatchNorm2d(channels)
     if kind == "frozen":
         return FrozenBatchNorm2d(channels)
     groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)

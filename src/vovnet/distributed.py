@@ -1,0 +1,151 @@
+"""Processes that work together, started by torchrun; in a single process nothing happens here.
+
+Every process must call what talks to the others, in the same order, whatever its data: one that
+waits for a call that never comes waits until the time is out.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vovnet.errors import VovnetError
+
+# Longer than any step, evaluation or the reading of a data set that others wait for.
+_PATIENCE = timedelta(minutes=10)
+_NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+# How gloo and NCCL say that a process at the other end is gone.
+_LOST = re.compile(
+    r"connection (closed|reset|refused)|broken pipe|timed out|timeout|remote process|socket", re.I
+)
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if _joined() else 0
+
+
+def world_size() -> int:
+    """How many processes work together; 1 without torchrun."""
+    return dist.get_world_size() if _joined() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and prints."""
+    return rank() == 0
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the processes anew after one of them was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def sum_across(value: Tensor) -> Tensor:
+    """The sum of every process's `value`, element by element, without gradient."""
+    value = value.detach()
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def mean_across(value: Tensor) -> Tensor:
+    """The mean of every process's `value`, element by element, without gradient."""
+    return sum_across(value) / world_size()
+
+
+def shared_total(count: Tensor, least: float = 1.0) -> Tensor:
+    """What a loss is divided by: `count` over all processes, at least `least`, per process.
+
+    Gradients are averaged over processes; with this divisor the average is the gradient of the
+    whole batch in one process, also when one process has many objects and another none.
+    """
+    return sum_across(count).clamp(min=least) / world_size()
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """In the main process every process's `value`, by rank; in the others an empty list."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.gather_object(value, found if is_main() else None)
+    return found if is_main() else []
+
+
+def broadcast_object(value: Any) -> Any:
+    """The main process's `value`, in all."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+@torch.no_grad()
+def broadcast_state(network: nn.Module) -> None:
+    """Give every process the main one's weights and statistics, in place."""
+    if world_size() > 1:
+        for tensor in network.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[str]:
+    """Join the other processes for the time of the block, if torchrun has started this one.
+
+    Yields the device of this process: "cuda" becomes "cuda:LOCAL_RANK". Without torchrun, or with
+    one process, nothing is joined and the device is as given. Raises `VovnetError` if the others
+    cannot be reached, or are lost on the way.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    if missing := [name for name in _NEEDED if name not in os.environ]:
+        raise VovnetError(
+            f"WORLD_SIZE is set, {' and '.join(missing)} not; start several processes with "
+            "torchrun, or unset WORLD_SIZE"
+        )
+    device = _own_device(device)
+    try:
+        _join(device)
+        yield device
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise VovnetError(
+            f"process {os.environ['RANK']}: the other processes are gone ({reason}); see what they "
+            "printed"
+        ) from None
+    finally:
+        if _joined():
+            dist.destroy_process_group()
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _own_device(device: str) -> str:
+    if torch.device(device).type != "cuda":
+        return device
+    number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= count:
+        raise VovnetError(
+            f"process {number} of this machine has no GPU of its own, there are {count}; start at "
+            f"most {max(1, count)} with --nproc-per-node, or use --device cpu"
+        )
+    return f"cuda:{number}"
+
+
+def _join(device: str) -> None:
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
