@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 
 from vovnet.errors import VovnetError
+from vovnet.models import create_detector
 from vovnet.train import defaults
-from vovnet.train.defaults import settle
+from vovnet.train.defaults import bytes_per_image, settle
 from vovnet.train.recipe import Recipe, recipe_from_dict
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -21,7 +24,7 @@ def test_nothing_is_left_open():
 
 
 def test_what_is_said_stays():
-    given = recipe(batch=6, lr=0.5, workers=3, epochs=2)
+    given = recipe(batch=6, accumulate=2, lr=0.5, workers=3, epochs=2)
     assert settle(given, 1000, CPU) == given
 
 
@@ -64,3 +67,34 @@ def test_batches_are_shared_out_evenly(monkeypatch):
     assert settle(recipe(accumulate=3), 1000, CPU).batch == 12
     with pytest.raises(VovnetError, match="batch 15 cannot be shared by 2 processes in 3 parts"):
         settle(recipe(accumulate=3, batch=15), 1000, CPU)
+
+
+def test_memory_decides_in_how_many_parts_a_step_is_computed(monkeypatch):
+    detector = create_detector("vovdet_nano", ("a", "b"))
+    need = bytes_per_image(detector, 256)
+    for room, parts in ((math.inf, 1), (16, 1), (15, 2), (5, 4), (0.1, 8)):
+        free = room * need / 0.6
+        monkeypatch.setattr(defaults, "free_memory", lambda device, free=free: free)
+        settled = settle(recipe(), 1000, CPU, detector)
+        assert (settled.batch, settled.accumulate) == (16, parts)
+    assert settle(recipe(accumulate=1), 1000, CPU, detector).accumulate == 1
+
+
+@pytest.mark.parametrize("name", ["vovdet_nano", "dsod300-vovnet27_slim"])
+def test_the_memory_of_an_image_is_near_what_a_step_takes(name):
+    detector = create_detector(name, ("a", "b"))
+    size = detector.input_spec.size[0]
+    images = torch.randn(2, 3, size, size)
+    saved = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = detector(images)
+    own = {p.data_ptr() for p in detector.parameters()}
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
+    total = sum(n for place, n in storages.items() if place not in own)
+    assert bytes_per_image(detector, size) == pytest.approx(total, rel=0.02)
+    del outputs

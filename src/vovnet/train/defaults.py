@@ -1,14 +1,17 @@
 """What a recipe leaves open, chosen by the images, the machine and the model."""
 
+import copy
 import os
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from vovnet.device import bf16_pays
+from vovnet.device import bf16_pays, free_memory
 from vovnet.distributed import world_size
 from vovnet.errors import VovnetError
+from vovnet.models.detector import Detector
 from vovnet.train.recipe import Recipe, family_of, usual_step
 
 # Images that a model is shown in all, from scratch; fine-tuning takes a quarter.
@@ -18,39 +21,75 @@ _MOST_EPOCHS = 300
 _LEAST_EPOCHS = 12
 _STEPS_PER_EPOCH = 8  # at least, as far as the images allow
 _FINE_TUNE_LR = 0.3  # of the rate from scratch
+_OF_FREE_MEMORY = 0.6
 
 
-def settle(recipe: Recipe, images: int, device: torch.device) -> Recipe:
+def settle(
+    recipe: Recipe, images: int, device: torch.device, detector: Detector | None = None
+) -> Recipe:
     """The recipe with nothing left open, so that it is the run's own: resumed, a run must compute
-    as it did. `images` are those to train on.
+    as it did. `images` are those to train on; the memory that `detector` takes decides about the
+    parts of a step.
 
     Raises `VovnetError` if the batch cannot be shared out among the processes.
     """
-    batch, rate = usual_step(recipe.model)
+    usual, rate = usual_step(recipe.model)
     if recipe.weights is not None:
         rate *= _FINE_TUNE_LR
-    parts = recipe.accumulate * world_size()
     values: dict[str, Any] = {
-        "batch": recipe.batch or _batch(batch, images, parts),
         "lr": recipe.lr or rate,
         "workers": _workers(device) if recipe.workers is None else recipe.workers,
         "amp": _precision(device) if recipe.amp == "auto" else recipe.amp,
     }
+    processes, parts = world_size(), recipe.accumulate or 1
+    values["batch"] = batch = recipe.batch or _batch(usual, images, parts * processes)
+    if recipe.accumulate is None and detector is not None:
+        size = recipe.imgsz or detector.input_spec.size[0]
+        room = _OF_FREE_MEMORY * free_memory(device) / bytes_per_image(detector, size)
+        parts = _parts(batch // processes, max(room, 2.0))
+    values["accumulate"] = parts
     if recipe.epochs is None and recipe.steps is None and recipe.minutes is None:
         values["epochs"] = _epochs(recipe, images)
-    if values["batch"] % parts:
+    if batch % (parts * processes):
         raise VovnetError(
-            f"batch {values['batch']} cannot be shared by {world_size()} processes in "
-            f"{recipe.accumulate} parts; give a --batch that {parts} divides"
+            f"batch {batch} cannot be shared by {processes} processes in {parts} parts; give a "
+            f"--batch that {parts * processes} divides"
         )
     return replace(recipe, **values)
 
 
 def _batch(usual: int, images: int, parts: int) -> int:
-    """The family's usual batch, less if an epoch would have few steps, and two
-    for every one of the `parts`, which batch norms need."""
+    """The family's usual batch, less if an epoch would have few steps, and two for every one of the
+    `parts`, which batch norms need."""
     wanted = min(usual, max(2, images // _STEPS_PER_EPOCH))
     return max(2, wanted // parts) * parts
+
+
+def _parts(images: int, room: float) -> int:
+    """The fewest equal parts of `images` that are no larger than `room`."""
+    return next(n for n in range(1, images + 1) if images % n == 0 and images // n <= room)
+
+
+def bytes_per_image(detector: Detector, size: int) -> int:
+    """Memory that training takes for one image of size×size pixels, found on the meta device: what
+    the way back needs of the way forward, and as much again for its gradients.
+
+    The second stage of a two-stage detector, whose cost lies in the images, is not in it.
+    """
+    network = copy.deepcopy(detector.network).to("meta").train()
+    saved: dict[int, Tensor] = {}  # by storage: many are saved twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    images = torch.empty(2, 3, size, size, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = network(images)  # kept until all has been counted
+    own = {p.untyped_storage()._cdata for p in network.parameters()}
+    total = sum(t.untyped_storage().nbytes() for key, t in saved.items() if key not in own)
+    del outputs
+    return 2 * total // len(images)
 
 
 def _epochs(recipe: Recipe, images: int) -> int:

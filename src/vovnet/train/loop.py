@@ -63,7 +63,7 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of a whole epoch."""
-        return max(1, len(self.batches) // self.recipe.accumulate)
+        return max(1, len(self.batches) // (self.recipe.accumulate or 1))
 
     @property
     def share(self) -> float:
@@ -110,7 +110,7 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     device = next(detector.parameters()).device
-    recipe = settle(recipe, len(dataset), device)
+    recipe = settle(recipe, len(dataset), device, detector)
     detector.train().to(memory_format=torch.channels_last)
     run = _start(detector, dataset, recipe, folder, device)
     if resume:
@@ -151,7 +151,7 @@ def _start(
     )
     batches = EpochBatches(
         len(dataset),
-        (recipe.batch or 1) // recipe.accumulate,
+        (recipe.batch or 1) // (recipe.accumulate or 1),
         recipe.seed,
         lambda epoch: run.plan,
         repeats=_repeats(dataset, recipe),
@@ -253,8 +253,9 @@ def _train_epoch(
 ) -> EpochReport:
     """The rest of the epoch under way, or as much of it as the run still has."""
     progress, recipe = run.progress, run.recipe
+    accumulate = recipe.accumulate or 1
     run.batches.epoch = progress.epoch
-    run.batches.skip = progress.step_of_epoch * recipe.accumulate
+    run.batches.skip = progress.step_of_epoch * accumulate
     run.detector.train()
     for part in run.frozen:
         part.eval()
@@ -263,7 +264,7 @@ def _train_epoch(
         report = EpochReport(**progress.report)
     before = progress.seconds - report.seconds
     saved = time.monotonic()
-    for parts, waited in _parts_of_steps(loader, recipe.accumulate):
+    for parts, waited in _parts_of_steps(loader, accumulate):
         began = time.perf_counter()
         _take_step(run, parts, report)
         report.waited += waited

@@ -34,7 +34,7 @@ class Recipe:
     minutes: float | None = None  # by the clock
 
     batch: int | None = None  # images of one optimiser step, over all processes
-    accumulate: int = 1  # parts that a step's images are computed in, one after the other
+    accumulate: int | None = None  # parts that they are computed in; None = as memory demands
     imgsz: int | None = None  # final input side in pixels; None = the model's own
     resolution: tuple[tuple[float, int], ...] = ()  # (share of the run, side): grow until imgsz
 

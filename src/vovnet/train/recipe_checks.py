@@ -118,7 +118,7 @@ def _check_together(recipe: Any) -> None:
     lengths = [key for key in ("epochs", "steps", "minutes") if recipe.__dict__[key] is not None]
     if len(lengths) > 1:
         raise VovnetError(f"recipe: {' and '.join(lengths)} are both given; keep one of them")
-    if recipe.batch is not None and recipe.batch % recipe.accumulate:
+    if recipe.batch is not None and recipe.batch % (recipe.accumulate or 1):
         raise VovnetError(
             f"recipe: batch {recipe.batch} cannot be computed in {recipe.accumulate} equal parts; "
             "make batch a multiple of accumulate"

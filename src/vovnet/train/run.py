@@ -81,8 +81,8 @@ def run_training(
     dataset = open_training_data(recipe)
     for line in problem_lines(dataset):
         tell(line)
-    recipe = _settled(recipe, len(dataset), target, tell)
     detector = _detector(recipe, dataset)
+    recipe = _settled(recipe, len(dataset), target, detector, tell)
     if recipe.weights is not None and not resume:
         kept = transfer_weights(load_detector(recipe.weights), detector)
         tell(f"{recipe.weights}: {kept}")
@@ -133,8 +133,10 @@ def run_training(
     return last_row
 
 
-def _settled(recipe: Recipe, images: int, device: torch.device, tell: NoteHook) -> Recipe:
-    settled = settle(recipe, images, device)
+def _settled(
+    recipe: Recipe, images: int, device: torch.device, detector: Detector, tell: NoteHook
+) -> Recipe:
+    settled = settle(recipe, images, device, detector)
     before, after = recipe.to_dict(), settled.to_dict()
     chosen = [f"{key} {value}" for key, value in after.items() if value != before[key]]
     if chosen:

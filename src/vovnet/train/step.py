@@ -134,6 +134,6 @@ def _memory_advice(part: Batch, recipe: Recipe) -> str:
     count, height, width = part.pixels.shape[:3]
     fewer = "a smaller --imgsz"
     if count > 1:
-        parts = 2 * recipe.accumulate
+        parts = 2 * (recipe.accumulate or 1)
         fewer = f"--accumulate {parts} (the same steps, in smaller parts), or {fewer}"
     return f"out of memory with {count} images of {width}x{height} at a time; give {fewer}"
