@@ -122,16 +122,16 @@ def test_the_copy_is_clean_and_can_be_read(broken, examined, tmp_path):
 
 
 def test_lists_and_folders_of_other_names(tmp_path, noise):
-    make(tmp_path, noise, "train: train.txt\nval: images/val\nnames: [cat, dog]\n")
+    root = make(tmp_path / "set", noise, "train: train.txt\nval: images/val\nnames: [cat, dog]\n")
     names = [f"images/train/train{number}.png" for number in range(8)]
-    (tmp_path / "train.txt").write_text("\n".join([*names, names[0], "images/train/no.png"]))
-    examined = examine(tmp_path)
+    (root / "train.txt").write_text("\n".join([*names, names[0], "images/train/no.png"]))
+    examined = examine(root)
     assert rows(examined) == [
         ("VD101", "train", "images/train/no.png", None),
         ("VD319", "train", "images/train/train0.png", None),
     ]
-    write_clean_copy(examined, tmp_path.with_name("copy"))
-    copy = examine(tmp_path.with_name("copy")).report
+    write_clean_copy(examined, tmp_path / "copy")
+    copy = examine(tmp_path / "copy").report
     assert (copy.findings, copy.splits) == ((), {"train": 8, "val": 4})
 
 

@@ -78,7 +78,7 @@ def write_coco(dest: Path, raw: RawSet, splits: Splits, found: Collection[str]) 
     anew = not _RENUMBER_ANNOTATIONS.isdisjoint(found)
     for split, images in splits.items():
         content = load_coco(files[split])
-        known = {c["name"]: c for c in content["categories"] if isinstance(c, dict) and "name" in c}
+        known = _by_name(content["categories"])
         content["categories"] = [known.get(n, {}) | {"id": i, "name": n} for n, i in ids.items()]
         content["images"], content["annotations"] = [], []
         numbers, taken = count(1), set()
@@ -94,6 +94,12 @@ def write_coco(dest: Path, raw: RawSet, splits: Splits, found: Collection[str]) 
                 category = {"category_id": ids[mended.box.name or ""]}
                 content["annotations"].append(_annotation(mended, kept.size) | place | category)
         _write(dest / "annotations" / f"instances_{split}.json", json.dumps(content))
+
+
+def _by_name(categories: list[Any]) -> dict[str, dict[str, Any]]:
+    """The categories as written, for what else they say than id and name."""
+    objects = (category for category in categories if isinstance(category, dict))
+    return {c["name"]: c for c in objects if isinstance(c.get("name"), str)}
 
 
 def _category_ids(raw: RawSet, found: Collection[str]) -> dict[str, int]:
