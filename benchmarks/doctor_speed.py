@@ -40,8 +40,6 @@ def main() -> int:
             numbers = (statistics.median(rates), min(rates), max(rates))
             row = [data.name, images, read, *(f"{rate:.0f}" for rate in numbers)]
             print(*row, sep=",", flush=True)
-                data.name, images, read, *(f"{rate:.0f}" for rate in numbers), sep=",", flush=True
-            )
     return 0
 
 
