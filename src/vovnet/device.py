@@ -1,7 +1,9 @@
-"""Which device to compute on, and in which precision it is fast."""
+"""Which device to compute on, in which precision it is fast, and what memory it has left."""
 
+import math
 import time
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -49,3 +51,15 @@ def _seconds_of_convolution(bf16: bool, repeats: int = 5) -> float:
         total.backward()
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that can still be taken on a device; without limit where the system does not tell."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable")), None)
+    return math.inf if kilobytes is None else 1024.0 * int(kilobytes)

@@ -3,38 +3,27 @@
 No worker keeps random state, so a resumed run repeats exactly the batches it would have seen.
 """
 
-import math
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from vovnet.data.images import open_image
-from vovnet.data.masks import record_masks
-from vovnet.data.record import Dataset, Record
+from vovnet.data.cache import DecodedImages, raw_sample
+from vovnet.data.draws import Draw, EpochBatches
+from vovnet.data.record import Dataset
 from vovnet.data.sample import Mask, Sample
 from vovnet.data.ssd import SSDAugment
-from vovnet.data.zoom import ZoomAugment
+from vovnet.data.zoom import ZoomAugment, compose
+from vovnet.errors import DataError, ImageError, VovnetError
 from vovnet.losses import InstanceMasks, Target
-
-
-class Draw(NamedTuple):
-    """One sample to make: `index` into the dataset, the input size in pixels, mosaic or not."""
-
-    epoch: int
-    index: int
-    size: int
-    mosaic: bool
 
 
 class Batch(NamedTuple):
@@ -44,67 +33,16 @@ class Batch(NamedTuple):
     targets: list[Target]
 
 
-class _Decoded(NamedTuple):
-    """Pixels H×W×3 and their scale against the whole image."""
+class TrainSamples(TorchDataset):
+    """Makes the augmented sample of a `Draw`.
 
-    pixels: np.ndarray
-    scale_x: float
-    scale_y: float
-
-
-_CHUNK = 64  # images decoded between two looks at the budget
-
-
-class ImageCache:
-    """Decoded images, the longer side at most `longest` pixels, kept in memory while they fit.
-
-    Images are kept until they fill `budget` bytes; the others are decoded each time. Kept ones
-    are read before the workers fork, which then share the pages.
+    Mosaics and mixed pictures are `ZoomAugment`'s; `SSDAugment` makes its own of every draw.
     """
 
     def __init__(
         self,
-        records: Sequence[Record],
-        longest: int,
-        budget: float = math.inf,
-        threads: int = 2,
-    ) -> None:
-        self.longest = longest
-        self._kept: list[_Decoded] = []
-        total = 0
-        with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(records), _CHUNK):
-                if total >= budget:
-                    break
-                chunk = list(pool.map(self._load, records[start : start + _CHUNK]))
-                total += sum(pixels.nbytes for pixels, _, _ in chunk)
-                self._kept += chunk
-
-    def _load(self, record: Record) -> "_Decoded":
-        image, (height, width) = open_image(record.path, shrink_to=self.longest)
-        scale = min(1.0, self.longest / max(width, height))
-        if scale < 1.0:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return _Decoded(np.asarray(image), image.width / width, image.height / height)
-
-    def sample(self, index: int, record: Record, difficult: bool, masks: bool = False) -> Sample:
-        """The record's pixels with its objects in their coordinates; crowds are left out."""
-        kept = index < len(self._kept)
-        pixels, scale_x, scale_y = self._kept[index] if kept else self._load(record)
-        keep = ~record.crowd if difficult else ~(record.crowd | record.difficult)
-        drawn = record_masks(record, keep) if masks else None
-        whole = Sample(pixels, record.boxes[keep], record.labels[keep], drawn)
-        return whole.moved(pixels, (scale_x, scale_y), (0.0, 0.0))
-
-
-class TrainSamples(TorchDataset):
-    """Makes the augmented sample of a `Draw`."""
-
-    def __init__(
-        self,
         dataset: Dataset,
-        cache: ImageCache,
+        cache: DecodedImages,
         augment: ZoomAugment | SSDAugment,
         seed: int,
         difficult: bool,
@@ -117,50 +55,34 @@ class TrainSamples(TorchDataset):
         self.difficult = difficult
         self.masks = masks
 
-    def __getitem__(self, index: Draw) -> Sample:
-        draw = index
-        rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
-        if draw.mosaic and isinstance(self.augment, ZoomAugment):
-            others = rng.integers(len(self.dataset), size=3)
-            parts = [self._raw(i) for i in (draw.index, *others)]
-            return self.augment.mosaic(parts, draw.size, rng)
-        return self.augment.single(self._raw(draw.index), draw.size, rng)
+    def __getitem__(self, index: Draw) -> Sample | VovnetError:
+        """The sample, or what is wrong with it: raised in a worker, an error would arrive wrapped
+        in that worker's traceback."""
+        try:
+            return self._make(index)
+        except ImageError as error:  # it was there when the annotations were read
+            return DataError(f"{error}; then go on with --resume")
+        except VovnetError as error:
+            return error
+
+    def _make(self, draw: Draw) -> Sample:
+        if isinstance(self.augment, ZoomAugment):
+            return compose(draw, self.seed, len(self.dataset), self._raw, self.augment).render()
+        return self.augment(self._raw(draw.index), draw.size, draw.generator(self.seed))
 
     def _raw(self, index: int) -> Sample:
-        return self.cache.sample(index, self.dataset.records[index], self.difficult, self.masks)
+        record = self.dataset.records[index]
+        return raw_sample(self.cache[index], record, self.difficult, self.masks)
 
 
-class EpochBatches(Sampler):
-    """Batches of draws for one epoch after another; `plan` gives an epoch's size and mosaic share.
-
-    The last, smaller batch is dropped unless it is the only one: batch statistics of two or three
-    images do harm.
-    """
-
-    def __init__(
-        self, length: int, batch: int, seed: int, plan: Callable[[int], tuple[int, float]]
-    ) -> None:
-        self.length = length
-        self.batch = min(batch, length)
-        self.seed = seed
-        self.plan = plan
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.length // self.batch
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        size, mosaic = self.plan(self.epoch)
-        order = rng.permutation(self.length)[: len(self) * self.batch]
-        draws = [Draw(self.epoch, int(i), size, bool(rng.random() < mosaic)) for i in order]
-        for start in range(0, len(draws), self.batch):
-            yield draws[start : start + self.batch]
-
-
-def _collate(samples: list[Sample]) -> Batch:
-    pixels = torch.from_numpy(np.stack([s.pixels for s in samples]))
-    return Batch(pixels, [_target(sample) for sample in samples])
+def _collate(samples: list[Sample | VovnetError]) -> Batch | VovnetError:
+    made = []
+    for sample in samples:
+        if isinstance(sample, VovnetError):
+            return sample
+        made.append(sample)
+    pixels = torch.from_numpy(np.stack([sample.pixels for sample in made]))
+    return Batch(pixels, [_target(sample) for sample in made])
 
 
 def _target(sample: Sample) -> Target:
@@ -191,10 +113,31 @@ def _without_lost_connections(
         sys.__excepthook__(kind, error, trace)
 
 
-def train_loader(samples: TrainSamples, batches: EpochBatches, workers: int) -> DataLoader:
-    """A loader of `Batch`es; set `batches.epoch` before iterating."""
+class TrainLoader:
+    """Iterates over a DataLoader's `Batch`es; an error that a worker met is raised as itself."""
+
+    def __init__(self, batches: DataLoader) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            if isinstance(batch, VovnetError):
+                raise batch
+            yield batch
+
+
+def train_loader(
+    samples: TrainSamples, batches: EpochBatches, workers: int, pin_memory: bool = False
+) -> TrainLoader:
+    """A loader of `Batch`es; set `batches.epoch` before iterating. `pin_memory` is for GPUs.
+
+    An image that has vanished or cannot be read any more ends the iteration with a `DataError`.
+    """
     forks = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
-    return DataLoader(
+    loader = DataLoader(
         samples,
         batch_sampler=batches,
         collate_fn=_collate,
@@ -202,6 +145,8 @@ def train_loader(samples: TrainSamples, batches: EpochBatches, workers: int) -> 
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
+        pin_memory=pin_memory,
         # Other start methods would copy the cached images into every worker.
         multiprocessing_context="fork" if forks else None,
     )
+    return TrainLoader(loader)

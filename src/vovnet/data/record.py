@@ -64,3 +64,8 @@ def problem_lines(dataset: Dataset, limit: int = 10) -> list[str]:
     lines = [f"{p.action}: {p.where}: {p.what}" for p in dataset.problems[:limit]]
     more = len(dataset.problems) - limit
     return [*lines, f"... and {more} more problems in {dataset.root}"] if more > 0 else lines
+
+
+def trained(record: Record, difficult: bool) -> np.ndarray:
+    """Which objects (N bool) are trained on: no crowds, those marked difficult only if asked."""
+    return ~record.crowd if difficult else ~(record.crowd | record.difficult)

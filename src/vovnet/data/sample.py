@@ -93,3 +93,16 @@ def joined(pixels: np.ndarray, parts: list[Sample]) -> Sample:
         masks = tuple(mask for part in parts for mask in part.masks or ())
     boxes = np.concatenate([part.boxes for part in parts])
     return Sample(pixels, boxes, np.concatenate([part.labels for part in parts]), masks)
+
+
+def flipped(sample: Sample, mirrored: bool, upside_down: bool) -> Sample:
+    """The sample turned either way, both, or not."""
+    if mirrored:
+        sample = sample.mirrored()
+    return sample.upside_down() if upside_down else sample
+
+
+def blended(one: Sample, other: Sample, weight: float) -> Sample:
+    """Two samples of one size laid over each other, `one` with a weight in 0..1; all objects."""
+    mean = one.pixels * np.float32(weight) + other.pixels * np.float32(1 - weight)
+    return joined(np.rint(mean).astype(np.uint8), [one, other])

@@ -1,22 +1,35 @@
-"""VoVDet's augmentation: random zoom and crop, aspect, flip, colour, and mosaics of four images.
+"""VoVDet's augmentation: random zoom and crop, aspect, flip, colour, mosaics and mixed pictures.
 
-Every function takes its randomness from the generator that is handed in, so that a sample depends
-on (seed, epoch, index) alone and a resumed run sees the same pictures.
+What is random is drawn first, as plain numbers, from the generator that is handed in: so a sample
+depends on (seed, epoch, index) alone, and can be made from the numbers here or on a device.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image
 
-from vovnet.data.sample import Sample, joined
+from vovnet.data.draws import Draw
+from vovnet.data.place import Place, paste, place_objects
+from vovnet.data.sample import Sample, blended, flipped
 
-_PAD = 114
-_MIN_SIDE = 2.0  # pixels; smaller boxes teach nothing
-_MIN_VISIBLE = 0.3  # share of a box's area that must survive the crop
+PAD = 114
+LUMA = (0.299, 0.587, 0.114)  # of grey in red, green and blue
+_MIX = 8.0  # of the weight's distribution Beta(8, 8): 0.5 ± 0.12, so that both pictures show
+
+
+class Layout(NamedTuple):
+    """How one `size`×`size` input is made: the images' places, then flips, then colour factors
+    (brightness, contrast, saturation)."""
+
+    size: int
+    places: tuple[Place, ...]
+    mirrored: bool
+    upside_down: bool
+    colours: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -34,26 +47,28 @@ class ZoomAugment:
     vertical_flip: float = 0.0
     fit: Literal["warp", "letterbox"] = "letterbox"
 
-    def single(self, sample: Sample, size: int, rng: np.random.Generator) -> Sample:
-        """One image placed at random in a `size`×`size` input."""
-        placed = self._place(sample, size, size, rng)
-        return self._finish(placed, rng)
+    def __call__(self, samples: Sequence[Sample], size: int, rng: np.random.Generator) -> Sample:
+        """One image placed at random in a `size`×`size` input, or a mosaic of four."""
+        return render(samples, self.layout(samples, size, rng))
 
-    def mosaic(self, samples: Sequence[Sample], size: int, rng: np.random.Generator) -> Sample:
-        """Four images, one in each quarter around a random centre of a `size`×`size` input."""
-        x, y = (round(size * rng.uniform(0.35, 0.65)) for _ in range(2))
-        corners = ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
-        canvas = np.empty((size, size, 3), dtype=np.uint8)
-        parts = []
-        for sample, (left, top, right, bottom) in zip(samples, corners, strict=True):
-            part = self._place(sample, bottom - top, right - left, rng)
-            canvas[top:bottom, left:right] = part.pixels
-            parts.append(part.cut_masks().moved(canvas, (1.0, 1.0), (left, top)))
-        return self._finish(joined(canvas, parts), rng)
+    def layout(self, samples: Sequence[Sample], size: int, rng: np.random.Generator) -> Layout:
+        """Draw how one image is placed, or four, one in each quarter around a random centre."""
+        windows = ((0, 0, size, size),) if len(samples) == 1 else _quarters(size, rng)
+        shapes = (sample.pixels.shape[:2] for sample in samples)
+        places = [self._place(s, window, rng) for s, window in zip(shapes, windows, strict=True)]
+        mirrored, upside_down = rng.random() < self.flip, rng.random() < self.vertical_flip
+        b, c, s = (rng.uniform(1 - self.colour, 1 + self.colour) for _ in range(3))
+        return Layout(size, tuple(places), mirrored, upside_down, (b, c, s))
 
-    def _place(self, sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
+    def _place(
+        self,
+        shape: tuple[int, ...],
+        window: tuple[int, int, int, int],
+        rng: np.random.Generator,
+    ) -> Place:
         """Scale by a random zoom and aspect, then put at a random offset; the rest is padding."""
-        source_h, source_w = sample.pixels.shape[:2]
+        source_h, source_w = shape
+        width, height = window[2] - window[0], window[3] - window[1]
         low, high = self.zoom
         zoom = math.exp(rng.uniform(math.log(low), math.log(high)))
         skew = math.exp(rng.uniform(-self.aspect, self.aspect) / 2)
@@ -64,62 +79,93 @@ class ZoomAugment:
         # Anywhere inside if it is smaller than the input, anywhere covering it if larger.
         left = rng.random() * (width - source_w * scale_x)
         top = rng.random() * (height - source_h * scale_y)
-        pixels = _paste(sample.pixels, height, width, scale_x, scale_y, left, top)
-        return _crop_boxes(sample.moved(pixels, (scale_x, scale_y), (left, top)))
-
-    def _finish(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        if rng.random() < self.flip:
-            sample = sample.mirrored()
-        if rng.random() < self.vertical_flip:
-            sample = sample.upside_down()
-        boxes = np.ascontiguousarray(sample.boxes)
-        return replace(sample, pixels=self._recolour(sample.pixels, rng), boxes=boxes)
-
-    def _recolour(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        image = Image.fromarray(np.ascontiguousarray(pixels))
-        for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-            image = enhance(image).enhance(rng.uniform(1 - self.colour, 1 + self.colour))
-        return np.asarray(image)
+        return Place(window, (scale_x, scale_y), (left, top))
 
 
-def _paste(
-    pixels: np.ndarray,
-    height: int,
-    width: int,
-    scale_x: float,
-    scale_y: float,
-    left: float,
-    top: float,
-) -> np.ndarray:
-    """`pixels` scaled and moved into a padded height×width canvas, sampling only what is seen."""
-    x0, x1, from_x, to_x = _span(left, scale_x, pixels.shape[1], width)
-    y0, y1, from_y, to_y = _span(top, scale_y, pixels.shape[0], height)
-    box = (from_x, from_y, to_x, to_y)
-    visible = Image.fromarray(pixels).resize(
-        (x1 - x0, y1 - y0), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
-    )
-    canvas = np.full((height, width, 3), _PAD, dtype=np.uint8)
-    canvas[y0:y1, x0:x1] = np.asarray(visible)
-    return canvas
+def _quarters(size: int, rng: np.random.Generator) -> tuple[tuple[int, int, int, int], ...]:
+    x, y = (round(size * rng.uniform(0.35, 0.65)) for _ in range(2))
+    return ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
 
 
-def _span(offset: float, scale: float, source: int, length: int) -> tuple[int, int, float, float]:
-    """Where one axis of an image falls: first and last pixel of the canvas, and of the image.
+def render(samples: Sequence[Sample], layout: Layout) -> Sample:
+    """The input that `layout` makes of the samples."""
+    canvas = np.full((layout.size, layout.size, 3), PAD, dtype=np.uint8)
+    for sample, place in zip(samples, layout.places, strict=True):
+        paste(canvas, sample.pixels, place)
+    image = _recoloured(Image.fromarray(canvas), layout.colours)
+    if layout.mirrored:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if layout.upside_down:
+        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    return replace(laid_out(samples, layout, canvas), pixels=np.asarray(image))
 
-    An image thinner than a pixel there fills one.
+
+def laid_out(samples: Sequence[Sample], layout: Layout, canvas: np.ndarray) -> Sample:
+    """The objects of the samples in a canvas that holds their pixels; with it, flipped."""
+    placed = place_objects(samples, layout.places, canvas)
+    return flipped(placed, layout.mirrored, layout.upside_down)
+
+
+def _recoloured(image: Image.Image, factors: tuple[float, float, float]) -> Image.Image:
+    """An RGB image with brightness, contrast and saturation changed, in two passes.
+
+    Like Pillow's `ImageEnhance`, but rounded once: contrast keeps the mean grey, saturation each
+    pixel's.
     """
-    first = min(max(0, round(offset)), length - 1)
-    last = min(length, max(first + 1, round(offset + source * scale)))
-    start = max(0.0, (first - offset) / scale)
-    end = min(float(source), (last - offset) / scale)
-    return (first, last, start, end) if start < end else (first, last, 0.0, float(source))
+    brightness, contrast, saturation = factors
+    bright = (np.arange(256) * brightness).clip(0, 255)
+    grey = np.array(image.convert("L").histogram())
+    mean = float(grey @ bright) / grey.sum()
+    table = np.rint(mean + contrast * (bright - mean)).clip(0, 255).astype(np.uint8)
+    red, green, blue = (1 - saturation) * np.array(LUMA)
+    matrix = (
+        *(red + saturation, green, blue, 0.0),
+        *(red, green + saturation, blue, 0.0),
+        *(red, green, blue + saturation, 0.0),
+    )
+    return image.point(table.tolist() * 3).convert("RGB", matrix)
 
 
-def _crop_boxes(sample: Sample) -> Sample:
-    """Clip boxes to the pixels; drop those of which too little is left to be recognised."""
-    height, width = sample.pixels.shape[:2]
-    boxes = sample.boxes.clip(0, np.array([width, height] * 2, np.float32))
-    sides = boxes[:, 2:] - boxes[:, :2]
-    before = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(1)
-    keep = (sides.min(1, initial=np.inf) >= _MIN_SIDE) & (sides.prod(1) >= _MIN_VISIBLE * before)
-    return replace(sample, boxes=boxes).kept(keep)
+class Picture(NamedTuple):
+    """The images (by index) that one input shows, and how."""
+
+    indices: tuple[int, ...]
+    samples: list[Sample]
+    layout: Layout
+
+
+class Composition(NamedTuple):
+    """One picture, or two laid over each other, of which the first weighs `weight`."""
+
+    pictures: list[Picture]
+    weight: float = 1.0
+
+    def render(self) -> Sample:
+        """The sample itself."""
+        first, *other = (render(picture.samples, picture.layout) for picture in self.pictures)
+        return blended(first, other[0], self.weight) if other else first
+
+
+def compose(
+    draw: Draw,
+    seed: int,
+    count: int,
+    raw: Callable[[int], Sample],
+    augment: ZoomAugment,
+) -> Composition:
+    """Draw all that is random in the sample of `draw`, from a set of `count` images.
+
+    `raw` gives an image by its index; of its pixels only the shape is looked at.
+    """
+    rng = draw.generator(seed)
+
+    def picture(*indices: int) -> Picture:
+        samples = [raw(index) for index in indices]
+        return Picture(indices, samples, augment.layout(samples, draw.size, rng))
+
+    others = rng.integers(count, size=3).tolist() if draw.mosaic else ()
+    first = picture(draw.index, *others)
+    if not draw.mixup:
+        return Composition([first])
+    weight = rng.beta(_MIX, _MIX)
+    return Composition([first, picture(int(rng.integers(count)))], weight)

@@ -1,0 +1,241 @@
+"""The whole training set on the device that trains, augmented there in batches: it never waits.
+
+What is random is drawn on the CPU by the same code as for the workers (`zoom.compose`), so samples
+differ from theirs by rounding alone. An input is an image scaled and moved along its axes, which is
+two matrix products: rows · image · columns, the matrices holding the weights of the same triangle
+filter that Pillow resizes with.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vovnet.data.cache import Decoded, decoded_chunks, raw_sample, shrunk
+from vovnet.data.draws import Draw, EpochBatches
+from vovnet.data.images import image_size
+from vovnet.data.loader import Batch, TrainSamples
+from vovnet.data.record import Dataset
+from vovnet.data.sample import Sample, joined
+from vovnet.data.zoom import LUMA, PAD, Composition, Picture, ZoomAugment, compose, laid_out
+from vovnet.device import free_memory
+from vovnet.errors import VovnetError
+from vovnet.losses import Target
+
+_MOST = 0.75  # of the free memory; the network wants some too
+_AHEAD = 2  # batches whose numbers are drawn while the device works
+
+
+class ResidentImages:
+    """A dataset's images on `device`, the longer side at most `longest` pixels.
+
+    `pixels` is N×3×H×W uint8, H and W those of the tallest and the widest image; each lies in the
+    upper left corner. `samples` are the same images with their objects, for the CPU: with shapes,
+    but without memory behind their pixels. Raises `VovnetError` if there is no room.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        longest: int,
+        device: torch.device,
+        difficult: bool = False,
+        threads: int = 2,
+    ) -> None:
+        records = dataset.records
+        with ThreadPoolExecutor(threads) as pool:
+            sizes = list(pool.map(lambda r: shrunk(image_size(r.path), longest), records))
+        height, width = map(max, zip(*sizes, strict=True))
+        _check_room(3 * height * width * len(records), device)
+        self.pixels = torch.empty(
+            (len(records), 3, height, width), dtype=torch.uint8, device=device
+        )
+        self.samples: list[Sample] = []
+        for chunk in decoded_chunks(records, longest, threads):
+            for pixels, scale_x, scale_y in chunk:
+                index = len(self.samples)
+                planes = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
+                self.pixels[index, :, : planes.shape[1], : planes.shape[2]] = planes.to(device)
+                blank = Decoded(_blank(*pixels.shape[:2]), scale_x, scale_y)
+                self.samples.append(raw_sample(blank, records[index], difficult))
+
+
+def _check_room(needed: int, device: torch.device) -> None:
+    free = free_memory(device)
+    if needed > _MOST * free:
+        raise VovnetError(
+            f"cache device: the images need {needed / 1e9:.2f} GB of the {free / 1e9:.2f} GB that "
+            f"are free on {device}, and training takes the rest; give --cache disk, or a smaller "
+            "--imgsz"
+        )
+
+
+def _blank(height: int, width: int) -> np.ndarray:
+    """Pixels with a shape and nothing else."""
+    return np.broadcast_to(np.uint8(0), (height, width, 3))
+
+
+class _Plan(NamedTuple):
+    """What the device needs to know of a batch, on the CPU.
+
+    `parts` is P×14: index of the image, number of the picture it is part of, then for x and y the
+    span (first, last, start, end), the image's length, and whether it is flipped. `colours` is S×3,
+    for every picture. `mix` is N×3, for every sample: its pictures' numbers (twice the same where
+    it has one only) and the weight of the first.
+    """
+
+    size: int
+    parts: np.ndarray
+    colours: np.ndarray
+    mix: np.ndarray
+    objects: list[Sample]
+
+
+class ResidentLoader:
+    """Iterates over `Batch`es whose tensors lie on the images' device, like `train_loader`'s."""
+
+    def __init__(
+        self, images: ResidentImages, batches: EpochBatches, augment: ZoomAugment, seed: int
+    ) -> None:
+        self.images = images
+        self.batches = batches
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = iter(self.batches)
+        with ThreadPoolExecutor(1) as pool:
+            coming = deque(pool.submit(self._plan, draws) for draws in islice(batches, _AHEAD))
+            while coming:
+                plan = coming.popleft().result()
+                coming.extend(pool.submit(self._plan, draws) for draws in islice(batches, 1))
+                yield _batch(self.images.pixels, plan)
+
+    def _plan(self, draws: Sequence[Draw]) -> _Plan:
+        samples = self.images.samples
+        made = [
+            compose(draw, self.seed, len(samples), samples.__getitem__, self.augment)
+            for draw in draws
+        ]
+        pictures = [picture for one in made for picture in one.pictures]
+        size = draws[0].size
+        parts = [row for number, picture in enumerate(pictures) for row in _parts(number, picture)]
+        colours = [picture.layout.colours for picture in pictures]
+        return _Plan(
+            size,
+            np.array(parts, np.float32),
+            np.array(colours, np.float32),
+            np.array(list(_mix(made)), np.float32),
+            [_objects(one, size) for one in made],
+        )
+
+
+def _parts(number: int, picture: Picture) -> Iterator[tuple[float, ...]]:
+    indices, samples, layout = picture
+    for index, sample, place in zip(indices, samples, layout.places, strict=True):
+        height, width = sample.pixels.shape[:2]
+        spans = place.spans(height, width)
+        if spans is not None:
+            across = (*spans[0], width, layout.mirrored)
+            yield index, number, *across, *spans[1], height, layout.upside_down
+
+
+def _mix(made: Sequence[Composition]) -> Iterator[tuple[int, int, float]]:
+    first = 0
+    for pictures, weight in made:
+        yield first, first + len(pictures) - 1, weight
+        first += len(pictures)
+
+
+def _objects(made: Composition, size: int) -> Sample:
+    canvas = _blank(size, size)
+    return joined(canvas, [laid_out(p.samples, p.layout, canvas) for p in made.pictures])
+
+
+def _batch(images: Tensor, plan: _Plan) -> Batch:
+    parts = torch.from_numpy(plan.parts).to(images.device)
+    colours, mix = (torch.from_numpy(a).to(images.device) for a in (plan.colours, plan.mix))
+    pictures = _recoloured(_drawn(images, parts, len(colours), plan.size), colours)
+    if len(mix) < len(colours):
+        one, other = (pictures[mix[:, i].long()] for i in (0, 1))
+        pictures = other.lerp(one, mix[:, 2, None, None, None])
+    pixels = pictures.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return Batch(pixels, _targets(plan.objects, images.device))
+
+
+def _drawn(images: Tensor, parts: Tensor, count: int, size: int) -> Tensor:
+    """The `count` pictures, S×3×size×size float32 in 0..255, before their colours change."""
+    # Half precision keeps eighths of a grey value, and tensor cores are many times as fast with it.
+    dtype = torch.float16 if images.is_cuda else torch.float32
+    index, number = parts[:, 0].long(), parts[:, 1].long()
+    columns = _weights(parts[:, 2:8], size, images.shape[3]).to(dtype)
+    rows = _weights(parts[:, 8:], size, images.shape[2]).to(dtype)
+    # Differences to the padding: where no image is, there is none.
+    pixels = images[index].to(dtype).sub_(PAD)
+    seen = rows[:, None] @ pixels @ columns[:, None].mT
+    canvas = torch.zeros((count, 3, size, size), dtype=dtype, device=images.device)
+    return canvas.index_add_(0, number, seen).float().add_(PAD)
+
+
+def _weights(axis: Tensor, size: int, length: int) -> Tensor:
+    """How much of each of the `length` source pixels each of the input's shows: P×size×length.
+
+    `axis` is P×6, as in `_Plan`. A triangle as wide as a source pixel or an input pixel, whichever
+    is larger, as in Pillow's bilinear resizing.
+    """
+    first, last, start, end, source, flipped = axis[:, :, None].unbind(1)
+    at = torch.arange(size, device=axis.device) + 0.5
+    at = torch.where(flipped > 0, size - at, at)
+    step = (end - start) / (last - first)
+    centre = (start + (at - first) * step)[:, :, None]
+    pixel = torch.arange(length, device=axis.device) + 0.5
+    weights = (1 - (pixel - centre).abs() / step.clamp(min=1)[:, :, None]).clamp_(min=0)
+    weights *= pixel < source[:, :, None]
+    weights /= weights.sum(2, keepdim=True).clamp_(min=1e-6)
+    return weights * ((at > first) & (at < last))[:, :, None]
+
+
+def _recoloured(pictures: Tensor, factors: Tensor) -> Tensor:
+    """S×3×H×W pictures with brightness, contrast and saturation (S×3) changed, as `zoom` does."""
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    mean = (_grey(pictures).round_() * brightness).clamp_(0, 255).mean((2, 3), keepdim=True)
+    pictures = (pictures * brightness).clamp_(0, 255)
+    pictures = mean.lerp(pictures, contrast).clamp_(0, 255)
+    return _grey(pictures).lerp(pictures, saturation).clamp_(0, 255)
+
+
+def _grey(pictures: Tensor) -> Tensor:
+    weights = torch.tensor(LUMA, device=pictures.device)
+    return (pictures * weights[:, None, None]).sum(1, keepdim=True)
+
+
+def _targets(objects: Sequence[Sample], device: torch.device) -> list[Target]:
+    """One `Target` per image, all sent to the device together."""
+    counts = [len(sample.labels) for sample in objects]
+    boxes = torch.from_numpy(np.concatenate([sample.boxes for sample in objects])).to(device)
+    labels = torch.from_numpy(np.concatenate([sample.labels for sample in objects])).to(device)
+    return [Target(b, c) for b, c in zip(boxes.split(counts), labels.split(counts), strict=True)]
+
+
+def resident_loader(
+    samples: TrainSamples, batches: EpochBatches, longest: int, device: torch.device
+) -> ResidentLoader:
+    """A loader that makes the same samples on `device`; the cache of `samples` is not used.
+
+    Raises `VovnetError` for what is not done there (SSD augmentation, masks), or if there is no
+    room.
+    """
+    if not isinstance(samples.augment, ZoomAugment):
+        raise VovnetError("cache device augments by zoom only; give --augment zoom or --cache ram")
+    if samples.masks:
+        raise VovnetError("cache device carries no masks; give --cache ram")
+    images = ResidentImages(samples.dataset, longest, device, samples.difficult)
+    return ResidentLoader(images, batches, samples.augment, samples.seed)

@@ -1,0 +1,142 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vovnet.data._common import make_record
+from vovnet.data.cache import ImageCache
+from vovnet.data.draws import EpochBatches, Plan
+from vovnet.data.loader import Batch, TrainSamples, train_loader
+from vovnet.data.record import Dataset
+from vovnet.data.resident import ResidentImages, resident_loader
+from vovnet.data.ssd import SSDAugment
+from vovnet.data.zoom import ZoomAugment
+from vovnet.device import free_memory
+from vovnet.errors import VovnetError
+
+CPU = torch.device("cpu")
+LONGEST = 96
+
+
+def smooth(height: int, width: int, rng: np.random.Generator) -> Image.Image:
+    """A picture of soft shapes: on noise, a tenth of a pixel would count as a difference."""
+    small = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Dataset:
+    """Eight pictures of different shapes, larger and smaller than what is kept."""
+    folder, rng, records = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0), []
+    shapes = [(90, 120), (120, 90), (64, 64), (200, 150), (30, 80), (96, 96), (150, 260), (70, 40)]
+    for number, (height, width) in enumerate(shapes):
+        path = folder / f"{number}.png"
+        smooth(height, width, rng).save(path)
+        corners = np.sort(rng.uniform(0, 1, (3, 2, 2)), 1) * [width, height]
+        rows = [(tuple(box), label) for label, box in enumerate(corners.reshape(3, 4).tolist())]
+        marks = {"difficult": [False, False, True]}
+        records.append(make_record(path, number, (height, width), rows, **marks))
+    return Dataset(folder, "train", "coco", ("a", "b", "c"), tuple(records))
+
+
+def samples(dataset: Dataset, augment=None, **more) -> TrainSamples:
+    cache = ImageCache(dataset.records, LONGEST)
+    return TrainSamples(dataset, cache, augment or ZoomAugment(), 3, difficult=False, **more)
+
+
+def batches(mosaic: float, mixup: float, size: int = 64) -> EpochBatches:
+    return EpochBatches(8, 4, 3, lambda _: Plan(size, mosaic, mixup))
+
+
+def both(made: TrainSamples, mosaic: float, mixup: float) -> list[tuple[Batch, Batch]]:
+    """Batches of the workers and of the device, for several epochs."""
+    source = batches(mosaic, mixup)
+    resident = resident_loader(made, source, LONGEST, CPU)
+    loader, found = train_loader(made, source, 0), []
+    for source.epoch in range(6):
+        found += zip(loader, resident, strict=True)
+    return found
+
+
+AUGMENTS = {
+    "letterbox": ZoomAugment(vertical_flip=0.5),
+    "warp": ZoomAugment(fit="warp", colour=0.0),
+    "strong": ZoomAugment(zoom=(0.2, 3.0), aspect=1.0, colour=0.8),
+}
+
+
+@pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
+@pytest.mark.parametrize(("mosaic", "mixup"), [(0.0, 0.0), (1.0, 0.0), (0.5, 0.5)])
+def test_the_device_makes_what_the_workers_make(dataset, augment, mosaic, mixup):
+    objects = 0
+    for one, other in both(samples(dataset, augment), mosaic, mixup):
+        assert (other.pixels.shape, other.pixels.dtype) == (one.pixels.shape, torch.uint8)
+        assert other.pixels.is_contiguous()
+        difference = (one.pixels.float() - other.pixels.float()).abs()
+        assert difference.mean() < 1.0
+        assert difference.quantile(0.99) <= 6
+        for target, twin in zip(one.targets, other.targets, strict=True):
+            assert torch.equal(target.boxes, twin.boxes)
+            assert torch.equal(target.labels, twin.labels)
+            objects += len(twin.labels)
+    assert objects > 40
+
+
+def test_batches_repeat_and_go_on_in_the_middle(dataset):
+    made, source = samples(dataset), batches(0.5, 0.5)
+    resident = resident_loader(made, source, LONGEST, CPU)
+    source.epoch = 4
+    whole = list(resident)
+    again = list(resident_loader(made, source, LONGEST, CPU))
+    source.skip = 1
+    [rest] = resident
+    assert len(whole) == len(resident) == 2
+    for one, other in (*zip(whole, again, strict=True), (whole[1], rest)):
+        assert torch.equal(one.pixels, other.pixels)
+        assert all(torch.equal(a.boxes, b.boxes) for a, b in zip(one[1], other[1], strict=True))
+
+
+def test_a_single_image_without_objects(dataset):
+    record = make_record(dataset.records[0].path, 0, (90, 120), [])
+    made = samples(replace(dataset, records=(record,)))
+    source = EpochBatches(1, 4, 0, lambda _: Plan(32, 1.0, 1.0))
+    [(pixels, targets)] = resident_loader(made, source, LONGEST, CPU)
+    assert pixels.shape == (1, 32, 32, 3)
+    assert targets[0].boxes.shape == (0, 4)
+
+
+def test_images_take_no_more_room_than_the_largest_needs(dataset):
+    assert ResidentImages(dataset, LONGEST, CPU).pixels.shape == (8, 3, 96, 96)
+    flat = replace(dataset, records=dataset.records[4:5] * 2)
+    images = ResidentImages(flat, 400, CPU)
+    assert images.pixels.shape == (2, 3, 30, 80)
+    assert np.array_equal(
+        images.pixels[1].permute(1, 2, 0).numpy(), np.asarray(Image.open(flat.records[0].path))
+    )
+
+
+def test_what_does_not_fit_is_refused_with_both_figures(dataset, tmp_path):
+    header = Image.new("RGB", (4000, 4000))
+    header.save(tmp_path / "large.png")
+    record = replace(dataset.records[0], path=tmp_path / "large.png", size=(4000, 4000))
+    count = int(free_memory(CPU) / (3 * 4000 * 4000)) + 1
+    large = replace(dataset, records=(record,) * count)
+    with pytest.raises(VovnetError, match=r"need [\d.]+ GB of the [\d.]+ GB .*--cache disk"):
+        ResidentImages(large, 4000, CPU)
+
+
+def test_what_is_not_done_on_a_device_is_refused(dataset):
+    with pytest.raises(VovnetError, match="--augment zoom"):
+        resident_loader(samples(dataset, SSDAugment()), batches(0, 0), LONGEST, CPU)
+    with pytest.raises(VovnetError, match="masks"):
+        resident_loader(samples(dataset, masks=True), batches(0, 0), LONGEST, CPU)
+
+
+def test_an_unreadable_image_stops_with_its_name(dataset, tmp_path):
+    lost = replace(dataset.records[0], path=Path(tmp_path / "lost.png"))
+    broken = replace(dataset, records=(*dataset.records, lost))
+    with pytest.raises(VovnetError, match=r"lost\.png: no such file"):
+        ResidentImages(broken, LONGEST, CPU)
