@@ -367,7 +367,7 @@ def test_datasets_that_cannot_be_used(refused, make_voc, nano, tmp_path):
         (["--seed", "-1"], "seed is -1"),
         (["--imgsz", "100"], "--imgsz 100 is not a positive multiple of 32"),
         (["--imgsz", "0"], "imgsz is 0"),
-        (["--model", "vovdet_nanoo"], "Did you mean vovdet_nano?"),
+        (["--model", "vovdet_nanoo"], "Did you mean vovdet_nano or vovdet_small?"),
         (["--model", "vovnet39"], "unknown detector 'vovnet39'"),
         (["--name", "../x"], "give a plain name"),
         (["--val", "nowhere"], "nowhere: no such file"),
@@ -375,6 +375,13 @@ def test_datasets_that_cannot_be_used(refused, make_voc, nano, tmp_path):
         (["--config", "bad.yaml"], "unknown recipe key 'epoch'. Did you mean epochs"),
         (["--config", "odd.yaml"], "recipe: mosaic is 0.5"),
         (["--resume", "."], "no state.safetensors to resume from"),
+        (["--weights", "vovdet_nano.vco"], "Did you mean vovdet_nano.voc?"),
+        (["--epochs", "1", "--minutes", "1"], "epochs and minutes are both given"),
+        (["--set", "lr"], "--set lr: write KEY=VALUE"),
+        (["--set", "lr=[1"], "--set lr=[1: write KEY=VALUE"),
+        (["--set", "mixup=0.1", "epoch=3"], "unknown recipe key 'epoch'. Did you mean epochs"),
+        (["--set", "metric=map"], "unknown recipe metric 'map'"),
+        (["--patience", "3"], "patience needs evaluations; give val and val_every"),
     ],
 )
 def test_training_that_cannot_start(refused, voc, tmp_path, options, words):
@@ -383,6 +390,21 @@ def test_training_that_cannot_start(refused, voc, tmp_path, options, words):
     data = () if "--resume" in options else ("--data", f"{voc}@train")
     assert words in refused("train", *data, *options)
     assert not list((tmp_path / "runs").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--freeze", "bakbone"], "unknown part to freeze 'bakbone'. Did you mean backbone"),
+        (["--cache", "device", "--set", "augment=ssd"], "cache device augments by zoom only"),
+    ],
+)
+def test_training_that_fails_after_it_said_what_it_chose(run, voc, options, words):
+    code, out, err = run("train", "--data", f"{voc}@train", *options)
+    chosen, error = err.splitlines()
+    assert (code, out) == (2, "")
+    assert chosen.startswith("chosen for 8 images on this machine: epochs 300, batch 2, ")
+    assert error.startswith(f"vovnet: {words}")
 
 
 def test_training_needs_data(refused):
@@ -408,7 +430,7 @@ def test_train_validate_predict_and_resume(run, refused, voc, tmp_path):
     )
     for more in (["--batch", 8], ["--lr", 1], ["--name", "x"], ["--data", voc]):
         line = refused("train", "--resume", folder, *more)
-        assert "--resume takes the run's own recipe; only --epochs may be changed" in line
+        assert "--resume takes the run's own recipe; only its length may be changed" in line
     third = run("train", "--resume", folder, "--epochs", 2)
     assert (third.code, third.out) == (0, f"{folder}\n")
     assert len((folder / "results.csv").read_text().splitlines()) == 3
@@ -450,6 +472,9 @@ def test_control_c_stops_a_training_quietly(voc, tmp_path):
         os.killpg(process.pid, signal.SIGINT)  # a terminal tells the workers too
         out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "vovnet: stopped"
+    assert err.splitlines()[-2:] == [
+        "vovnet: saved; go on with: vovnet train --resume runs/train/stopped",
+        "vovnet: stopped",
+    ]
     assert "Traceback" not in err
     assert results.is_file()

@@ -82,7 +82,6 @@ def run_training(
     for line in problem_lines(dataset):
         tell(line)
     detector = _detector(recipe, dataset)
-    recipe = _settled(recipe, len(dataset), target, detector, tell)
     if recipe.weights is not None and not resume:
         kept = transfer_weights(load_detector(recipe.weights), detector)
         tell(f"{recipe.weights}: {kept}")
@@ -91,6 +90,7 @@ def run_training(
     figures = (*_FIGURES, *(_MASK_FIGURES if detector.masks else ()))
     if recipe.metric not in figures:
         raise UnknownNameError("recipe metric", recipe.metric, figures)
+    recipe = _settled(recipe, len(dataset), target, detector, tell)
     results = CsvSink(folder / "results.csv", keep=resume)
     last_row: dict[str, Any] = results.rows[-1] if results.rows else {}
     if broadcast_object(out_of_patience(results.rows, recipe.metric, recipe.patience)):
