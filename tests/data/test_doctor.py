@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vovnet.data.doctor import KINDS, examine, write_clean_copy
+from vovnet.data.open import open_dataset
 from vovnet.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 MANGLED = settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -32,7 +33,9 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=8,
 )
-ID, PIXELS = st.integers(0, 2), st.sampled_from([-4, 0, 0.5, 1, 3, 9.5, 30, 40, 80])
+ID = st.integers(0, 2)
+PIXELS = st.sampled_from([-4, 0, 0.5, 1, 3, 9.5, 30, 40, 80])
+SHARES = st.sampled_from([-1, 0, 1e-9, 0.2, 0.5, 1, 1.5, 4, 20])
 POLYGONS = st.lists(st.lists(PIXELS, max_size=8), max_size=2)
 CODE = mangled(
     size=st.sampled_from([[30, 40], [40, 30]]), counts=st.lists(st.integers(0, 1200), max_size=4)
@@ -195,7 +198,7 @@ def place(picture: Path, target: Path) -> None:
 
 
 def check(root: Path) -> None:
-    """Whatever lies in `root` is examined, and what can be copied of it is clean of errors."""
+    """Whatever lies in `root` is examined; what is copied of it has no errors, and can be read."""
     examined = examine(root, workers=1)
     json.dumps(examined.report.to_dict())
     copy = root.with_name(f"{root.name}_copy")
@@ -206,27 +209,31 @@ def check(root: Path) -> None:
         if "no image is left" not in str(error):
             raise
     else:
-        found = examine(copy, workers=1).report.findings
-        assert [str(f) for f in found if f.kind.severity == "error"] == []
+        report = examine(copy, workers=1).report
+        assert [str(f) for f in report.findings if f.kind.severity == "error"] == []
+        for split in report.splits:
+            assert open_dataset(copy, split).problems == ()
 
 
 @MANGLED
 @given(
-    st.text(max_size=12),
-    st.sampled_from(["name", "bndbox", "xmin", "size", "width", "object", "annotation"]),
+    st.lists(PIXELS | st.text(max_size=5), min_size=4, max_size=4),
+    st.sampled_from([40, 80]) | st.text(max_size=5),
+    st.sampled_from(["name", "bndbox", "xmin", "size", "object", "annotation"]),
+    st.text(max_size=5),
     st.integers(0, 250),
 )
-def test_mangled_xml(picture, tmp_path, text, tag, cut):
+def test_mangled_xml(picture, tmp_path, corners, width, tag, text, cut):
     place(picture, tmp_path / "JPEGImages" / "a.png")
     xml = (
-        "<annotation><size><width>40</width><height>30</height></size><object><name>cat</name>"
-        "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>25</ymax></bndbox></object>"
+        "<annotation><size><width>{}</width><height>30</height></size><object><name>cat</name>"
+        "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
         "</annotation>"
-    ).replace(f"<{tag}>", f"<{tag}>{text}", 1)
+    ).format(width, *corners)
     file = tmp_path / "Annotations" / "a.xml"
     file.parent.mkdir(exist_ok=True)
-    for content in (xml, xml[:cut]):
-        file.write_bytes(content.encode("utf-8", "surrogatepass"))
+    for content in (xml, xml.replace(f"<{tag}>", f"<{tag}>{text}", 1), xml[:cut]):
+        file.write_bytes(content.encode())
         check(tmp_path)
 
 
@@ -245,13 +252,18 @@ def test_mangled_json(picture, tmp_path, images, categories, objects):
 
 
 @MANGLED
-@given(st.lists(st.text("0123456789.-+e nai\n", max_size=30), max_size=4), st.binary(max_size=8))
-def test_mangled_labels(picture, tmp_path, lines, data):
+@given(
+    st.lists(st.lists(SHARES, min_size=4, max_size=10), max_size=4),
+    st.text("0123456789.-+e nai\n", max_size=30),
+    st.binary(max_size=8),
+)
+def test_mangled_labels(picture, tmp_path, lines, text, data):
     place(picture, tmp_path / "images" / "train" / "a.png")
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
     file = tmp_path / "labels" / "train" / "a.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
-    for content in ("\n".join(lines).encode(), data):
+    whole = "".join(f"1 {' '.join(map(str, line))}\n" for line in lines)
+    for content in (whole.encode(), whole.encode() + text.encode(), data):
         file.write_bytes(content)
         check(tmp_path)
 

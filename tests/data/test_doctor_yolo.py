@@ -173,3 +173,22 @@ def test_a_split_of_too_few_images(tmp_path, noise):
         (tmp_path / "labels" / "val" / f"val{number}.txt").unlink()
     (finding,) = examine(tmp_path).report.findings
     assert (finding.id, finding.split, finding.what) == ("VD406", "val", "1 of 9 images")
+
+
+def test_copies_of_one_picture_in_both_splits(tmp_path, noise):
+    root = make(tmp_path / "set", noise)
+    images = root / "images"
+    for name in ("again0", "again1"):
+        add(root, noise, name, GOOD, "val")
+        (images / "val" / f"{name}.png").write_bytes((images / "train" / "train0.png").read_bytes())
+    with Image.open(images / "train" / "train1.png") as picture:
+        for number in range(1, 41):  # frames of one scene
+            split = "train" if number % 2 else "val"
+            add(root, noise, f"frame{number}", GOOD, split)
+            picture.point(lambda v, n=number: min(v + n, 255)).save(
+                images / split / f"frame{number}.png"
+            )
+    examined = examine(root)
+    assert examined.report.counts == {"VD401": 2, "VD115": 1, "VD402": 20}
+    write_clean_copy(examined, tmp_path / "copy")
+    assert examine(tmp_path / "copy").report.counts == {"VD402": 20}

@@ -15,7 +15,9 @@ from vovnet.data.doctor.write import write_coco, write_voc, write_yolo
 from vovnet.errors import DataError
 
 _WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
-_MENDED = {"VD106": "boxes scaled", "VD208": "divided by the size"}
+# What is said where the kind's own words leave two ways open.
+_DONE = {"VD106": "boxes scaled", "VD208": "divided by the size"}
+_OF_NUMBERS = {"VD313", "VD314", "VD317"}  # mended though the number is no longer there
 
 
 def write_clean_copy(examined: Examined, dest: str | Path) -> tuple[Finding, ...]:
@@ -27,7 +29,7 @@ def write_clean_copy(examined: Examined, dest: str | Path) -> tuple[Finding, ...
     """
     dest, raw = Path(dest), examined.raw
     _check_dest(dest, raw.root)
-    images = _mended(examined)
+    images = _kept(examined)
     leaks = {(f.split, f.image) for f in examined.report.findings if f.id == "VD401"}
     splits: dict[str, list[Kept]] = {}
     for split, listed in raw.splits.items():
@@ -38,9 +40,8 @@ def write_clean_copy(examined: Examined, dest: str | Path) -> tuple[Finding, ...
     if not splits:
         raise DataError(f"{one_line(raw.source)}: no image is left to copy; mend it by hand")
     # A name of its own until it is whole: a part of a set looks like a set.
-    part = dest.with_name(f".{dest.name}.part")
+    part = dest.with_name(f".{dest.name}.{os.getpid()}.part")
     try:
-        part.mkdir(parents=True)
         _WRITERS[raw.layout](part, raw, splits, {f.id for f in examined.report.findings})
         if dest.exists():
             dest.rmdir()
@@ -54,13 +55,14 @@ def write_clean_copy(examined: Examined, dest: str | Path) -> tuple[Finding, ...
 
 
 def _check_dest(dest: Path, root: Path) -> None:
+    """Raise `DataError` unless `dest` is new or empty, and outside `root`."""
     if os.path.lexists(dest) and not (dest.is_dir() and not any(dest.iterdir())):
         raise DataError(f"{one_line(dest)}: is there already; give a new or empty folder")
     if Path(os.path.realpath(dest)).is_relative_to(os.path.realpath(root)):
         raise DataError(f"{one_line(dest)}: lies in the data set itself; give a folder outside")
 
 
-def _mended(examined: Examined) -> dict[str, Kept | None]:
+def _kept(examined: Examined) -> dict[str, Kept | None]:
     """What is kept of each image, by its key; None where it is left out."""
     raw, facts = examined.raw, examined.facts
     ids: dict[tuple[str, str], dict[int | None, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -92,8 +94,8 @@ def _done(finding: Finding, images: dict[tuple[str, str], Kept | None]) -> str:
     kept = images[where]
     if kept is None:
         return "image left out"
-    if finding.object is None or finding.id.startswith(("VD313", "VD314", "VD317")):
-        return _MENDED.get(finding.id, fix)
+    if finding.object is None or finding.id in _OF_NUMBERS:
+        return _DONE.get(finding.id, fix)
     if all(mended.box.number != finding.object for mended in kept.boxes):
         return "object left out"
-    return _MENDED.get(finding.id, fix)
+    return _DONE.get(finding.id, fix)

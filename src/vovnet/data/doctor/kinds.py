@@ -267,7 +267,7 @@ _TABLE = (
     Kind(
         "VD319", "image-listed-twice", "warning",
         "the same image twice in one split",
-        "list it once", "listed once, with the objects of both",
+        "list it once", "listed once, with all its objects",
     ),
     # ---- 4xx: splits
     Kind(

@@ -43,32 +43,31 @@ def mend_image(
 
     `ids` are what was found: of the image under None, of its objects under their numbers.
     """
-    image, facts = pictured.image, pictured.facts
-    of_image = set(ids.get(None, ()))
-    if of_image & _DROP_IMAGE or facts is None or facts.header is None:
+    image, facts, of_image = pictured.image, pictured.facts, set(ids.get(None, ()))
+    header, scale = facts.header if facts else None, _scale(pictured)
+    if header is None or scale is None or of_image & _DROP_IMAGE:
         return None
-    scale = (1.0, 1.0)
-    frame = pictured.frame
-    if frame is None:
-        true, given = facts.header.size, image.size or (1, 1)
-        scale = (true[1] / given[1], true[0] / given[0])
-        if abs(scale[0] / scale[1] - 1) > _SAME_SHAPE:
-            return None
-        frame = Frame(true)
-    if "VD107" in of_image:
-        frame = Frame(facts.header.stored)
-    boxes: list[Mended] = []
-    for box in image.boxes:
-        placed = Placed(layout, box, pictured.box_size)
-        mended = _mend(placed, ids.get(box.number, ()), scale)
-        if mended is not None:
-            corners = turn_box(mended.corners, frame)
-            turned = frame.orientation != 1
-            boxes.append(mended._replace(corners=corners, changed=mended.changed or turned))
+    frame = Frame(header.stored) if "VD107" in of_image else pictured.frame or Frame(header.size)
+    placed = (Placed(layout, box, pictured.box_size) for box in image.boxes)
+    boxes = (_mend(of_box, ids.get(of_box.box.number, ()), scale) for of_box in placed)
+    kept = tuple(_turned(box, frame) for box in boxes if box is not None)
     suffix, pixels = _file(pictured, of_image)
-    lost = len(boxes) < len(image.boxes)
-    changed = lost or bool(of_image) or any(box.changed for box in boxes) or bool(ids)
-    return Kept(image, frame.size, tuple(boxes), suffix, pixels, changed)
+    return Kept(image, frame.size, kept, suffix, pixels, changed=bool(ids))
+
+
+def _scale(pictured: Pictured) -> tuple[float, float] | None:
+    """How much wider and higher the image is than annotated; None if that is no resizing."""
+    given, header = pictured.image.size, pictured.facts.header if pictured.facts else None
+    if pictured.frame is not None or given is None or header is None:
+        return 1.0, 1.0
+    x, y = header.size[1] / given[1], header.size[0] / given[0]
+    return (x, y) if abs(x / y - 1) <= _SAME_SHAPE else None
+
+
+def _turned(mended: Mended, frame: Frame) -> Mended:
+    if frame.orientation == 1:
+        return mended
+    return mended._replace(corners=turn_box(mended.corners, frame), changed=True)
 
 
 def _file(pictured: Pictured, of_image: set[str]) -> tuple[str, Pixels]:
@@ -100,7 +99,7 @@ def _mend(placed: Placed, ids: Collection[str], scale: tuple[float, float]) -> M
     if placed.layout == "voc" and min(moved[2] - moved[0], moved[3] - moved[1]) <= 1:
         return None  # one pixel, which VOC cannot tell from none
     mask = _mask(box.mask, size, scale)
-    changed = moved != placed.corners or mask != box.mask or bool(ids)
+    changed = moved != placed.corners or mask != box.mask or "VD505" in ids
     return Mended(box, moved, mask, changed)
 
 

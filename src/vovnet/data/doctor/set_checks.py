@@ -51,9 +51,10 @@ def _leaks(raw: RawSet, facts: FactsOf) -> Iterator[Finding]:
             continue
         early, late = (other, one) if judges(one) and trains(other) else (one, other)
         if trains(early) and judges(late):
-            for key in (key for key in every[late] if key in shared):
-                what = f"is {every[early][key].name} of {early}"
-                yield Finding("VD401", what, late, every[late][key].name)
+            for image in raw.splits[late]:
+                if (key := identity(image, facts)) in shared:
+                    what = f"is {every[early][key].name} of {early}"
+                    yield Finding("VD401", what, late, image.name)
         else:
             first = next(image.name for key, image in every[one].items() if key in shared)
             yield Finding("VD403", f"{one} and {other} share {len(shared)} images, {first} first")
@@ -73,16 +74,20 @@ def _near_leaks(raw: RawSet, facts: FactsOf) -> Iterator[Finding]:
     looks = np.stack([_look(image, facts) for image in images]).astype(np.float32)
     looks -= looks.mean(axis=1, keepdims=True)
     looks /= np.linalg.norm(looks, axis=1, keepdims=True)
+    splits = np.array([image.split for image in images])
     rows = max(_PAIRS // len(images), 1)
+    told: set[int] = set()  # each picture once: frames of one scene may be alike by the thousand
     for start in range(0, len(images), rows):
-        alike = looks[start : start + rows] @ looks[start:].T > _ALIKE
-        for row, column in np.argwhere(np.triu(alike, k=1)):
-            first, second = images[start + row], images[start + column]
-            if first.split == second.split:
+        alike = np.triu(looks[start : start + rows] @ looks[start:].T > _ALIKE, k=1)
+        alike &= splits[start : start + rows, None] != splits[None, start:]
+        for column in np.flatnonzero(alike.any(axis=0)).tolist():
+            first, second = images[start + int(alike[:, column].argmax())], images[start + column]
+            if start + column in told or identity(first, facts) == identity(second, facts):
                 continue
-            if identity(first, facts) != identity(second, facts):
-                what = f"looks like {first.name} of {first.split}"
-                yield Finding("VD402", what, second.split, second.name)
+            told.add(start + column)
+            yield Finding(
+                "VD402", f"looks like {first.name} of {first.split}", second.split, second.name
+            )
 
 
 def _look(image: RawImage, facts: FactsOf) -> np.ndarray:
