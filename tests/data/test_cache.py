@@ -23,7 +23,7 @@ from vovnet.data.cache import (
 from vovnet.data.images import open_image
 from vovnet.data.open import open_dataset
 from vovnet.data.record import Record
-from vovnet.errors import ImageError, VovnetError
+from vovnet.errors import DataError, ImageError, VovnetError
 
 
 def record_of(path: Path, size: tuple[int, int], boxes: list[tuple], **marks):
@@ -218,6 +218,12 @@ def test_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "vovnet"
+
+
+def test_an_image_of_another_size_than_was_annotated_is_refused(records):
+    Image.new("RGB", (40, 30)).save(records[2].path)
+    with pytest.raises(DataError, match=r"is 40x30, and its annotation is for 64x64; put back"):
+        decode(records[2], 48)
 
 
 class Share:

@@ -21,7 +21,9 @@ def samples(
 
 
 def loaded(made: TrainSamples, workers: int, epochs: tuple[int, ...], mosaic: float) -> list:
-    source = EpochBatches(len(made.dataset), 4, 0, lambda epoch: (32 + 32 * (epoch % 2), mosaic))
+    source = EpochBatches(
+        len(made.dataset), 4, 0, lambda epoch: Plan(32 + 32 * (epoch % 2), mosaic)
+    )
     loader = train_loader(made, source, workers)
     found = []
     for epoch in epochs:
@@ -100,8 +102,9 @@ def test_mosaics_show_several_images(voc):
     assert counts[1.0] > 1.5 * counts[0.0]
 
 
-def test_mixed_pictures_hold_the_objects_of_both(voc):
-    made = samples(open_dataset(voc, "train"))
+@pytest.mark.parametrize("augment", [ZoomAugment(), SSDAugment()], ids=["zoom", "ssd"])
+def test_mixed_pictures_hold_the_objects_of_both(voc, augment):
+    made = samples(open_dataset(voc, "train"), augment)
     found = {}
     for mixup in (0.0, 1.0):
         source = EpochBatches(8, 4, 0, lambda _, mixup=mixup: Plan(64, 0.0, mixup))

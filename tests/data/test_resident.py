@@ -11,7 +11,7 @@ from vovnet.data.cache import ImageCache
 from vovnet.data.draws import EpochBatches, Plan
 from vovnet.data.loader import Batch, TrainSamples, train_loader
 from vovnet.data.record import Dataset
-from vovnet.data.resident import ResidentImages, resident_loader
+from vovnet.data.resident import ResidentImages, _drawn, resident_loader
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
 from vovnet.device import free_memory
@@ -83,6 +83,17 @@ def test_the_device_makes_what_the_workers_make(dataset, augment, mosaic, mixup)
             assert torch.equal(target.labels, twin.labels)
             objects += len(twin.labels)
     assert objects > 40
+
+
+def test_half_precision_is_enough(dataset):
+    """What a GPU computes with."""
+    resident = resident_loader(samples(dataset), batches(0.5, 0.0), LONGEST, CPU)
+    images, draws = resident.images.pixels, next(iter(resident.batches))
+    plan = resident._plan(draws)
+    parts = torch.from_numpy(plan.parts)
+    whole, half = (_drawn(images, parts, 4, 64, d) for d in (torch.float32, torch.float16))
+    assert whole.std() > 20
+    assert (whole - half).abs().max() < 0.5
 
 
 def test_batches_repeat_and_go_on_in_the_middle(dataset):

@@ -20,7 +20,7 @@ from vovnet.data.images import open_image
 from vovnet.data.masks import record_masks
 from vovnet.data.record import Record, trained
 from vovnet.data.sample import Sample
-from vovnet.errors import ImageError, VovnetError
+from vovnet.errors import DataError, ImageError, VovnetError
 from vovnet.files import open_atomically, write_atomically
 
 _CHUNK = 64  # images decoded between two looks at the budget, or written to disk together
@@ -64,7 +64,7 @@ def decode(record: Record, longest: int) -> Decoded:
     """The record's image, shrunk until its longer side has at most `longest` pixels.
 
     Where the disk or the network fails for the moment, it is tried again, for ten seconds; raises
-    `ImageError`.
+    `ImageError`, or `DataError` if the image is not of the size that it was annotated at.
     """
     for pause in _PAUSES:
         try:
@@ -78,6 +78,11 @@ def decode(record: Record, longest: int) -> Decoded:
 
 def _decode(record: Record, longest: int) -> Decoded:
     image, (height, width) = open_image(record.path, shrink_to=longest)
+    if record.size and record.size != (height, width):
+        raise DataError(
+            f"{record.path}: is {width}x{height}, and its annotation is for "
+            f"{record.size[1]}x{record.size[0]}; put back the image that was annotated"
+        )
     if max(height, width) > longest:
         size = shrunk((height, width), longest)[::-1]
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)

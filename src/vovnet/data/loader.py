@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +17,15 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from vovnet.data.cache import DecodedImages, raw_sample
-from vovnet.data.draws import Draw, EpochBatches
+from vovnet.data.draws import Draw, EpochBatches, mixing_weight
 from vovnet.data.record import Dataset
-from vovnet.data.sample import Mask, Sample
+from vovnet.data.sample import Mask, Sample, blended
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment, compose
 from vovnet.errors import DataError, ImageError, VovnetError
 from vovnet.losses import InstanceMasks, Target
+
+_GRACE = 10  # seconds that a worker lives on after a SIGTERM
 
 
 class Batch(NamedTuple):
@@ -34,10 +36,7 @@ class Batch(NamedTuple):
 
 
 class TrainSamples(TorchDataset):
-    """Makes the augmented sample of a `Draw`.
-
-    Mosaics and mixed pictures are `ZoomAugment`'s; `SSDAugment` makes its own of every draw.
-    """
+    """Makes the augmented sample of a `Draw`; `SSDAugment` makes no mosaics."""
 
     def __init__(
         self,
@@ -68,7 +67,12 @@ class TrainSamples(TorchDataset):
     def _make(self, draw: Draw) -> Sample:
         if isinstance(self.augment, ZoomAugment):
             return compose(draw, self.seed, len(self.dataset), self._raw, self.augment).render()
-        return self.augment(self._raw(draw.index), draw.size, draw.generator(self.seed))
+        rng = draw.generator(self.seed)
+        sample = self.augment(self._raw(draw.index), draw.size, rng)
+        if not draw.mixup:
+            return sample
+        weight, other = mixing_weight(rng), self._raw(int(rng.integers(len(self.dataset))))
+        return blended(sample, self.augment(other, draw.size, rng), weight)
 
     def _raw(self, index: int) -> Sample:
         record = self.dataset.records[index]
@@ -100,10 +104,18 @@ def _packed(masks: Sequence[Mask]) -> InstanceMasks:
 
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, _end_soon)
     # Control-C reaches workers too, but only the main process has something to say about it: it may
     # leave in the middle of fetching a batch, and the thread that hands it over would complain.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _without_lost_connections
+
+
+def _end_soon(number: int, frame: FrameType | None) -> None:
+    """A scheduler's SIGTERM reaches workers too, while the main process needs them to finish its
+    step. A second one, which is the main process's own, ends at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(_GRACE)
 
 
 def _without_lost_connections(

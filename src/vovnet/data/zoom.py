@@ -12,13 +12,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vovnet.data.draws import Draw
+from vovnet.data.draws import Draw, mixing_weight
 from vovnet.data.place import Place, paste, place_objects
 from vovnet.data.sample import Sample, blended, flipped
 
 PAD = 114
 LUMA = (0.299, 0.587, 0.114)  # of grey in red, green and blue
-_MIX = 8.0  # of the weight's distribution Beta(8, 8): 0.5 ± 0.12, so that both pictures show
 
 
 class Layout(NamedTuple):
@@ -167,5 +166,5 @@ def compose(
     first = picture(draw.index, *others)
     if not draw.mixup:
         return Composition([first])
-    weight = rng.beta(_MIX, _MIX)
+    weight = mixing_weight(rng)
     return Composition([first, picture(int(rng.integers(count)))], weight)
