@@ -462,14 +462,15 @@ def test_a_reader_that_has_enough(tmp_path):
         assert process.wait() == 0
 
 
-def test_control_c_stops_a_training_quietly(voc, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_training_quietly(voc, tmp_path, number):
     options = ("--epochs", 50, "--imgsz", 64, "--batch", 4, "--workers", 1, "--name", "stopped")
     results = tmp_path / "runs" / "train" / "stopped" / "results.csv"
     with spawned(tmp_path, "train", "--data", f"{voc}@train", *options) as process:
         while not (results.parent / "state.safetensors").exists():
             assert process.poll() is None
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)  # a terminal tells the workers too
+        os.killpg(process.pid, number)  # a terminal and a scheduler tell the workers too
         out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-2:] == [

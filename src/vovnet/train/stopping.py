@@ -1,7 +1,6 @@
 """Stopping a run from outside without losing a step."""
 
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -35,6 +34,3 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        if sys.platform != "win32":
-            # It reached the loader's workers too: their end must not disturb the step under way.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
