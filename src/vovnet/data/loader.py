@@ -28,9 +28,6 @@ from vovnet.losses import InstanceMasks, Target
 _GRACE = 10  # seconds that a worker lives on after a SIGTERM
 
 
-_GRACE = 10  # seconds that a worker lives on after a SIGTERM
-
-
 class Batch(NamedTuple):
     """uint8 pixels N×H×W×3 and one `Target` per image."""
 
@@ -108,18 +105,10 @@ def _packed(masks: Sequence[Mask]) -> InstanceMasks:
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, _end_soon)
-    signal.signal(signal.SIGTERM, _end_soon)
     # Control-C reaches workers too, but only the main process has something to say about it: it may
     # leave in the middle of fetching a batch, and the thread that hands it over would complain.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _without_lost_connections
-
-
-def _end_soon(number: int, frame: FrameType | None) -> None:
-    """A scheduler's SIGTERM reaches workers too, while the main process needs them to finish its
-    step. A second one, which is the main process's own, ends at once."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.alarm(_GRACE)
 
 
 def _end_soon(number: int, frame: FrameType | None) -> None:
