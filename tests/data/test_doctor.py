@@ -101,7 +101,7 @@ def test_faults_warnings_and_exit_codes(run, make_voc, tmp_path):
     xml.write_text("<annotation>")
     outcome = run("doctor", "set")
     assert outcome.code == 4
-    assert "not fit to train on: 1 errors" in outcome.out
+    assert "not fit to train on: 1 error," in outcome.out
     assert run("doctor", "set@val").code == 0
     assert run("doctor", "set", "--split", "val").code == 0
 
@@ -133,7 +133,7 @@ def test_fix(run, refused, make_voc, tmp_path):
     (tmp_path / "set" / "JPEGImages" / "train00.png").unlink()
     outcome = run("doctor", "set", "--fix", "copy")
     assert outcome.code == 0
-    assert "VD101: 1 image left out" in outcome.out
+    assert "fixed   VD101 1×: image left out" in outcome.out
     assert outcome.out.splitlines()[-2:] == [
         "copy of 11 images, 22 boxes, examined again: fit to train on: no faults",
         "copy",

@@ -2,7 +2,7 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -19,7 +19,7 @@ _EXAMPLES = 3  # of each kind, where every one would be too many to read
 def doctor(
     data: str | None = None,
     *,
-    split: Annotated[list[str] | None, Many] = None,
+    split: Annotated[list[str] | None, Many, Parameter(negative=())] = None,
     fix: Path | None = None,
     pixels: bool | None = None,
     workers: int | None = None,
@@ -45,7 +45,7 @@ def doctor(
     explain
         List every kind of fault: what it means, the mend, and what --fix does.
     """
-    from vovnet.data.doctor import examine, write_clean_copy
+    from vovnet.data.doctor import examine
     from vovnet.data.open import parse_source
 
     if explain:
@@ -57,26 +57,34 @@ def doctor(
     path, given_split = parse_source(data)
     splits = [*([given_split] if given_split else []), *(split or [])]
     examined = examine(path, splits, pixels=pixels, workers=workers)
-    rows = examined.report.to_dict()
-    if fix is None:
-        if as_json:
-            print_json(rows)
-        else:
-            _print_report(examined.report)
-        return EXIT_REFUSED if examined.report.errors else EXIT_OK
-    findings = write_clean_copy(examined, fix)
-    copy = examine(fix, pixels=examined.report.pixels, workers=workers)
+    if fix is not None:
+        return _fix(examined, fix, workers, as_json)
     if as_json:
-        print_json(rows | {"findings": [f.to_dict() for f in findings], "copy": _copied(copy)})
+        print_json(examined.report.to_dict())
     else:
         _print_report(examined.report)
-        print()
+    return EXIT_REFUSED if examined.report.errors else EXIT_OK
+
+
+def _fix(examined: "Examined", fix: Path, workers: int | None, as_json: bool) -> int:
+    """Write the copy, examine it like the original, and print both."""
+    from vovnet.data.doctor import examine, write_clean_copy
+
+    report = examined.report
+    findings = write_clean_copy(examined, fix)
+    copy = examine(fix, pixels=report.pixels, workers=workers).report
+    if as_json:
+        keys = ("data", "splits", "images", "boxes", "counts", "verdict")
+        told = {"findings": [finding.to_dict() for finding in findings]}
+        print_json(report.to_dict() | told | {"copy": {k: copy.to_dict()[k] for k in keys}})
+    else:
+        _print_report(report)
         for (id_, done), same in groupby(sorted((f.id, f.done) for f in findings if f.done)):
-            print(f"{id_}: {len(list(same))} {done}")
-        print(f"copy of {copy.report.images} images, {copy.report.boxes} boxes, examined again: "
-              f"{copy.report.verdict}")  # fmt: skip
+            print(f"fixed   {id_} {len(list(same))}×: {done}")
+        numbers = f"{copy.images} images, {copy.boxes} boxes"
+        print(f"copy of {numbers}, examined again: {copy.verdict}")
         print(fix)
-    return EXIT_REFUSED if copy.report.errors else EXIT_OK
+    return EXIT_REFUSED if copy.errors else EXIT_OK
 
 
 def _explain(as_json: bool) -> int:
@@ -89,11 +97,6 @@ def _explain(as_json: bool) -> int:
         print(f"{kind.id} {kind.name} ({kind.severity}): {kind.meaning}")
         print(f"      mend: {kind.mend}; --fix: {kind.fix or 'left as it is'}")
     return EXIT_OK
-
-
-def _copied(copy: "Examined") -> dict[str, Any]:
-    keys = ("data", "splits", "images", "boxes", "counts", "verdict")
-    return {key: copy.report.to_dict()[key] for key in keys}
 
 
 def _print_report(report: "Report") -> None:

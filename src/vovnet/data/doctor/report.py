@@ -68,18 +68,17 @@ class Report:
     @property
     def errors(self) -> int:
         """How many findings are errors."""
-        return self._of("error")
-
-    def _of(self, severity: str) -> int:
-        return sum(finding.kind.severity == severity for finding in self.findings)
+        return sum(finding.kind.severity == "error" for finding in self.findings)
 
     @property
     def verdict(self) -> str:
         """One line: whether to train on it."""
-        numbers = f"{self.errors} errors, {self._of('warning')} warnings, {self._of('info')} infos"
-        if self.errors:
-            return f"not fit to train on: {numbers}"
-        return f"fit to train on: {numbers}" if self.findings else "fit to train on: no faults"
+        if not self.findings:
+            return "fit to train on: no faults"
+        severities = Counter[str](finding.kind.severity for finding in self.findings)
+        counts = ((severities[severity], severity) for severity in _RANKS)
+        listed = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for count, severity in counts)
+        return f"{'not fit' if self.errors else 'fit'} to train on: {listed}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
