@@ -237,6 +237,18 @@ def test_splits_that_share_images(tmp_path, noise):
     assert found["VD403"].what == "fold1 and fold2 share 4 images, val0.png first"
 
 
+def test_one_file_of_a_set_that_shares_its_folder(tmp_path, noise):
+    data = Set(tmp_path, noise).write()
+    for path in sorted((tmp_path / "images").glob("*/*.png")):
+        path.rename(tmp_path / "images" / path.name)
+    assert examine(tmp_path).report.counts == {}
+    assert examine(tmp_path, ["val"]).report.counts == {}
+    report = examine(tmp_path / "annotations" / "instances_train.json").report
+    assert report.counts == {"VD405": 1}
+    data.noise(tmp_path / "images" / "bare.png", 5000)
+    assert examine(tmp_path).report.counts == {"VD117": 1}
+
+
 def test_classes_out_of_balance(tmp_path, noise):
     data = Set(tmp_path, noise)
     data.content["train"]["categories"].append({"id": 3, "name": "emu"})

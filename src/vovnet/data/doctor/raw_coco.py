@@ -52,7 +52,8 @@ def read_raw_coco(path: Path, wanted: Sequence[str] = ()) -> RawSet:
         categories[name] = split.names = _categories(split)
         splits[name] = _images(split, pools)
         findings += split.findings
-    if not wanted and len(splits) == len(files):
+    whole = not wanted and path.is_dir() and len(splits) == len(files)
+    if whole:  # else the images of another file would seem to be in none
         findings += _left_over(pools)
     names = dict.fromkeys(name for of_split in categories.values() for name in of_split.values())
     return RawSet("coco", path, tuple(names), splits, tuple(findings), categories)

@@ -124,7 +124,7 @@ def _class_counts(raw: RawSet, _: FactsOf) -> Iterator[Finding]:
                 what = f"class {one_line(name)!r} has {total[name]} boxes elsewhere, none here"
                 yield Finding("VD306", what, split)
     for split, found in counts.items():
-        if trains(split) or len(counts) == 1:
+        if trains(split) or (len(counts) == 1 and not judges(split)):
             yield from _rare(split, found)
     if total and max(total.values()) > _IMBALANCE * min(total.values()):
         (most, many), (least, few) = total.most_common()[0], total.most_common()[-1]
