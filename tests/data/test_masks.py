@@ -6,10 +6,11 @@ from hotcoco import mask as coco_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vovnet.data.draws import Draw
 from vovnet.data.masks import record_masks
 from vovnet.data.record import Record
 from vovnet.data.sample import Mask, Sample, joined
-from vovnet.data.zoom import ZoomAugment
+from vovnet.data.zoom import ZoomAugment, compose
 from vovnet.errors import DataError
 
 HEIGHT, WIDTH = 40, 60
@@ -112,6 +113,24 @@ def test_masks_stay_on_their_objects_through_the_augmentation(seed, mosaic):
     for mask in drawn(made):
         # Blurred borders aside, what the mask says is red, and turned as the picture is.
         assert (mask & red).sum() > 0.75 * mask.sum()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31), st.booleans())
+def test_mixed_pictures_keep_the_masks_of_both(seed, mosaic):
+    parts = [painted(seed + i) for i in range(5)]
+    draw = Draw(0, 2, 96, mosaic, mixup=True)
+    made = compose(draw, seed, len(parts), parts.__getitem__, AUGMENT).render()
+    alone = compose(draw._replace(mixup=False), seed, 5, parts.__getitem__, AUGMENT).render()
+    assert len(made.masks) == len(made.boxes) == len(made.labels)
+    assert np.array_equal(made.boxes[: len(alone.boxes)], alone.boxes)
+    for mask, frame in zip(drawn(made), made.boxes, strict=True):
+        rows, columns = np.nonzero(mask)
+        left, top, right, bottom = frame
+        # Each mask lies in its own box, and a picture's weight of red shows there.
+        assert left - 1 <= columns.min() <= columns.max() <= right + 1
+        assert top - 1 <= rows.min() <= rows.max() <= bottom + 1
+        assert (made.pixels[..., 0][mask] > 114).mean() > 0.75
 
 
 def test_joining_keeps_masks_only_if_all_have_some():
