@@ -1,5 +1,6 @@
 """Verbs around a dataset: train and val."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,27 +12,54 @@ from vovnet.cli._print import note, print_json, print_table, progress
 from vovnet.errors import EXIT_OK, VovnetError
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RecipeOptions:
+    """Values of a recipe that have an option of their own; None where it was not given."""
+
+    data: Annotated[list[str] | None, Many] = None
+    """Datasets, each PATH or PATH@SPLIT. The first one's classes rule: of the others, objects of
+    the same classes are taken (COCO's and VOC's words count as the same), the rest left out."""
+    model: str | None = None
+    """A detector, as `vovnet models` lists them (default: that of the weights, or vovdet_nano)."""
+    weights: str | None = None
+    """Start from these, a shipped name or a .safetensors file, whatever their classes."""
+    freeze: Annotated[list[str] | None, Many] = None
+    """Parts of the network that stay as they are, such as backbone or backbone.stem."""
+    val: str | None = None
+    """Dataset to evaluate on at the end, PATH or PATH@SPLIT."""
+    val_every: int | None = None
+    """Evaluate every so many epochs too."""
+    patience: int | None = None
+    """Stop after so many evaluations that bring nothing better."""
+    epochs: int | None = None
+    """Passes over the data (default: by the number of images)."""
+    minutes: float | None = None
+    """Train for so long by the clock, instead of so many epochs."""
+    batch: int | None = None
+    """Images of one step, over all processes (default: by model, images and processes)."""
+    accumulate: int | None = None
+    """Compute a step in so many parts (default: as the free memory demands)."""
+    imgsz: int | None = None
+    """Input side in pixels at the end of training (a recipe may start smaller)."""
+    lr: float | None = None
+    """Learning rate after the warm-up (default: by model)."""
+    workers: int | None = None
+    """Processes that make batches (default: by the machine)."""
+    cache: Literal["ram", "disk", "device", "off"] | None = None
+    """Where decoded images are kept; device: augmented there too."""
+    amp: Literal["auto", "bf16", "fp16", "off"] | None = None
+    """Lower precision; auto takes bf16 where it is faster, which is tried out."""
+    sync_bn: bool | None = None
+    """Batch norms look at the images of all processes."""
+    seed: int | None = None
+    """Of everything that is drawn."""
+
+
 def train(
     *,
-    data: Annotated[list[str] | None, Many] = None,
-    model: str | None = None,
-    weights: str | None = None,
+    options: RecipeOptions | None = None,
     config: Path | None = None,
-    val: str | None = None,
-    val_every: int | None = None,
-    epochs: int | None = None,
-    minutes: float | None = None,
-    batch: int | None = None,
-    accumulate: int | None = None,
-    imgsz: int | None = None,
-    lr: float | None = None,
-    freeze: Annotated[list[str] | None, Many] = None,
-    patience: int | None = None,
-    workers: int | None = None,
-    cache: Literal["ram", "disk", "device", "off"] | None = None,
-    amp: Literal["auto", "bf16", "fp16", "off"] | None = None,
-    sync_bn: bool | None = None,
-    seed: int | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True)] = None,
     device: str = "cpu",
     name: str | None = None,
@@ -44,41 +72,8 @@ def train(
 
     Parameters
     ----------
-    data
-        Datasets, each PATH or PATH@SPLIT. The first one's classes rule: of the others, objects of
-        the same classes are taken (COCO's and VOC's words count as the same), the rest left out.
-    model
-        A detector, as `vovnet models` lists them (default: that of the weights, or vovdet_nano).
-    weights
-        Start from these, a shipped name or a .safetensors file, whatever their classes.
     config
         A YAML recipe; the other options win over it.
-    val
-        Dataset to evaluate on at the end, PATH or PATH@SPLIT.
-    val_every
-        Evaluate every so many epochs too.
-    epochs
-        Passes over the data (default: by the number of images).
-    minutes
-        Train for so long by the clock, instead of so many epochs.
-    batch
-        Images of one step, over all processes (default: by model, images and processes).
-    accumulate
-        Compute a step in so many parts, which takes less memory.
-    imgsz
-        Input side in pixels at the end of training (a recipe may start smaller).
-    freeze
-        Parts of the network that stay as they are, such as backbone or backbone.stem.
-    patience
-        Stop after so many evaluations that bring nothing better.
-    workers
-        Processes that make batches (default: by the machine).
-    cache
-        Where decoded images are kept; device: augmented there too.
-    amp
-        Lower precision; auto takes bf16 where it is faster, which is tried out.
-    sync_bn
-        Batch norms look at the images of all processes.
     set_
         Any other value of a recipe, KEY=VALUE.
     name
@@ -86,15 +81,10 @@ def train(
     resume
         A run's folder: go on with it. Only its length may be changed.
     """
-    given = {
-        "data": data, "model": model, "weights": weights, "val": val, "val_every": val_every,
-        "epochs": epochs, "minutes": minutes, "batch": batch, "accumulate": accumulate,
-        "imgsz": imgsz, "lr": lr, "freeze": freeze, "patience": patience, "workers": workers,
-        "cache": cache, "amp": amp, "sync_bn": sync_bn, "seed": seed, **_settings(set_ or []),
-    }  # fmt: skip
-    given = {k: v for k, v in given.items() if v is not None}
     from vovnet.distributed import is_main, process_group
 
+    given = {k: v for k, v in vars(options or RecipeOptions()).items() if v is not None}
+    given |= _settings(set_ or [])
     with process_group(device) as device:
         row, folder = _train(given, config, device, name, resume)
         if is_main():
