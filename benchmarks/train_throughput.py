@@ -2,7 +2,7 @@
 
     python benchmarks/train_throughput.py [--data ../shared/data/voc2007@fit]
         [--model ssd300-mobilenet_v1] [--batch 8] [--windows 7] [--steps 8] [--device cpu]
-        [--workers N] [--reference-workers 4] [--out FILE.csv]
+        [--workers N] [--reference-workers N] [--out FILE.csv]
 
 Three contestants train the same network, from the same images, in batches of the same size, by SGD:
 
@@ -242,7 +242,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8, help="of a window")
     parser.add_argument("--warmup", type=int, default=5, help="steps before the first window")
     parser.add_argument("--workers", type=int, help="of our loader (default: by the machine)")
-    parser.add_argument("--reference-workers", type=int, default=4, help="its script's default")
+    workers = min(4, os.cpu_count() or 1)  # its script has 4; more than cores would slow it down
+    parser.add_argument("--reference-workers", type=int, default=workers)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="a CSV file to write instead of printing")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)

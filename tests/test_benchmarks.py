@@ -1,0 +1,89 @@
+"""What the training benchmarks compare is the same thing; their clocks and lists are right."""
+
+import csv
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from vovnet.data.open import open_dataset
+from vovnet.losses import Target
+from vovnet.models import create_detector
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return import_module
+
+
+def test_both_loops_train_the_same_network_by_the_same_loss(script):
+    detector = create_detector("ssd300-mobilenet_v1", ("one", "two")).train()
+    theirs = script("torchvision_reference").torchvision_ssd(detector).train()
+    assert list(map(id, theirs.parameters())) == list(map(id, detector.parameters()))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 300, 300, 3), dtype=torch.uint8, generator=generator)
+    boxes = torch.tensor([[20.0, 30, 120, 150], [150, 160, 290, 280]])
+    targets = [Target(boxes, torch.tensor([0, 1])), Target(boxes[:1], torch.tensor([1]))]
+    ours = detector.loss(detector(detector.input_spec.normalize(pixels)), targets, (300, 300))
+    expected = theirs(
+        [image.permute(2, 0, 1) / 255 for image in pixels],
+        [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets],
+    )
+    torch.testing.assert_close(ours["class"], expected["classification"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours["box"], expected["bbox_regression"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_reference_loop_learns(script, voc):
+    reference = script("torchvision_reference")
+    dataset = open_dataset(voc, "train")
+    model = reference.torchvision_ssd(create_detector("ssd300-mobilenet_v1", dataset.names))
+    optimizer = torch.optim.SGD(model.train().parameters(), 1e-3, momentum=0.9)
+    images, targets = next(reference.endless(dataset.records, reference.preset("ssd"), 2, 0))
+    assert {image.dtype for image in images} == {torch.float32}
+    assert max(image.max() for image in images) <= 1
+    losses = [reference.train_step(model, optimizer, images, targets) for _ in range(4)]
+    assert losses[-1] < losses[0]
+    with pytest.raises(ValueError, match="the loss became nan"):
+        reference.train_step(model, optimizer, [i * torch.nan for i in images], targets)
+
+
+def test_clock(script):
+    clock = script("short_training").Clock(0.0, 100.0)
+    rates = []
+    for clock.seconds in range(0, 101, 5):
+        rates.append(clock.rate)
+    assert max(rates) == rates[1] == 1
+    assert rates[0] < 0.1
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] == pytest.approx(0)
+    assert clock.share == 1
+
+
+def test_derived_lists(script, voc, tmp_path):
+    common = script("common")
+    stems = common.voc_list(voc, "train")
+    derived = common.derive_voc(voc, tmp_path / "derived", {"few": stems[:2]})
+    common.derive_voc(voc, derived, {"few": stems[:2]})  # a second time
+    whole, few = open_dataset(voc, "train"), open_dataset(derived, "few")
+    assert few.names == whole.names
+    assert [record.path.stem for record in few.records] == stems[:2]
+
+
+@pytest.mark.slow
+def test_throughput_is_measured_in_turns(voc, tmp_path):
+    out = tmp_path / "out.csv"
+    options = ("--data", f"{voc}@train", "--batch", 2, "--windows", 2, "--steps", 2, "--out", out)
+    command = [sys.executable, ROOT / "benchmarks" / "train_throughput.py", *options]
+    subprocess.run(list(map(str, command)), check=True, cwd=ROOT, timeout=280)
+    (row,) = csv.DictReader(out.read_text().splitlines())
+    for name in ("vovnet", "torchvision", "synthetic"):
+        assert float(row[f"{name}_images_per_s_min"]) > 0
+        assert 0 <= float(row[f"{name}_wait"]) < 1
+    assert float(row["synthetic_wait"]) < 0.01
+    assert float(row["ratio_to_torchvision_min"]) <= float(row["ratio_to_torchvision_max"])
