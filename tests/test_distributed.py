@@ -1,10 +1,14 @@
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from vovnet.distributed import (
+    _fresh,
     broadcast_object,
     broadcast_state,
     gather_objects,
@@ -83,6 +87,24 @@ def test_alone_nothing_happens(monkeypatch):
         assert gather_objects("x") == ["x"]
         assert broadcast_object("x") == "x"
         broadcast_state(network)
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_what_an_earlier_attempt_left_in_the_store_is_not_read(late):
+    shared = dist.HashStore()
+
+    def addresses(number: int, attempt: int) -> list[bytes]:
+        """What one of three processes reads of all, having left an address of its own."""
+        time.sleep(0.1 * (number == late))
+        store = _fresh(shared, number, 3)
+        time.sleep(0.1 * (number == late))
+        store.set(f"address{number}", f"{attempt}.{number}")
+        return [store.get(f"address{i}") for i in range(3)]
+
+    with ThreadPoolExecutor(3) as pool:
+        for attempt in range(3):
+            for read in pool.map(addresses, range(3), [attempt] * 3):
+                assert read == [f"{attempt}.{i}".encode() for i in range(3)]
 
 
 def test_half_an_environment_is_refused(monkeypatch):

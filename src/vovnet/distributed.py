@@ -6,19 +6,23 @@ waits for a call that never comes waits until the time is out.
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from vovnet.errors import VovnetError
 
 # Longer than any step, evaluation or the reading of a data set that others wait for.
 _PATIENCE = timedelta(minutes=10)
+_PAUSE = 0.02  # seconds between two looks for an answer
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # How gloo and NCCL say that a process at the other end is gone.
 _LOST = re.compile(
@@ -42,8 +46,12 @@ def is_main() -> bool:
 
 
 def restarted() -> bool:
-    """Whether torchrun has started the processes anew after one of them was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    """Whether torchrun has started the processes anew after one of them was lost.
+
+    All processes must ask: torchrun counts on the machine of the lost one only.
+    """
+    count = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return broadcast_object(any(gather_objects(count)))
 
 
 def sum_across(value: Tensor) -> Tensor:
@@ -148,4 +156,34 @@ def _join(device: str) -> None:
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    store, number, count = next(rendezvous("env://", timeout=_PATIENCE))
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=_fresh(store, number, count),
+        rank=number,
+        world_size=count,
+        timeout=_PATIENCE,
+    )
+
+
+def _fresh(store: dist.Store, number: int, count: int) -> dist.Store:
+    """The store below a name that is new, which process 0 chooses for all `count`.
+
+    torchrun keeps one store over its restarts, where processes would find the addresses of those
+    that are gone. So a name counts only when its owner has answered: to process 0's stale name
+    nobody does.
+    """
+    name = uuid4().hex
+    if number == 0:
+        store.set("main", name)
+        for other in range(1, count):
+            asker = store.get(f"{name}/{other}").decode()
+            store.set(asker, name)
+        return dist.PrefixStore(name, store)
+    deadline = time.monotonic() + _PATIENCE.total_seconds()
+    while not store.check([name]):
+        if time.monotonic() > deadline:
+            raise RuntimeError("timed out waiting for process 0")
+        store.set(f"{store.get('main').decode()}/{number}", name)
+        time.sleep(_PAUSE)
+    return dist.PrefixStore(store.get(name).decode(), store)
