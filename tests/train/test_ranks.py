@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vovnet.distributed import process_group
+from vovnet.distributed import is_main, process_group
 from vovnet.models.weights import load_tensors
 from vovnet.train.recipe import recipe_from_dict
 from vovnet.train.report import EpochReport
@@ -97,6 +97,43 @@ def test_two_processes_of_8_are_one_of_16_at_every_step(pictures, tmp_path, in_r
         for step, other in zip(whole, shared, strict=True):
             assert step.keys() == other.keys()
             assert max(abs(value - other[term]) for term, value in step.items()) < 1e-5
+
+
+def train_by_the_clock_and_stop(folder: str, data: str) -> dict[str, list[float]]:
+    """Learning rates of the steps of two runs: one of so many seconds, and one in which a single
+    process is asked to stop."""
+    rates: dict[str, list[float]] = {"clock": [], "stop": []}
+
+    def ask(report: EpochReport, steps: int) -> None:
+        rates["stop"].append(report.lr)
+        if report.steps == 3 and not is_main():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    common = VALUES | {"data": [data], "batch": 4, "amp": "auto", "workers": None}
+    with process_group("cpu") as device:
+        run_training(
+            recipe_from_dict(common | {"minutes": 0.05}),
+            Path(folder) / "clock",
+            device=device,
+            on_step=lambda report, steps: rates["clock"].append(report.lr),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run_training(
+                recipe_from_dict(common | {"epochs": 2}),
+                Path(folder) / "stop",
+                device=device,
+                on_step=ask,
+            )
+    return rates
+
+
+def test_processes_take_the_same_steps_and_stop_together(pictures, tmp_path, in_ranks):
+    one, two = in_ranks(train_by_the_clock_and_stop, str(tmp_path), f"{pictures}@train")
+    assert one == two
+    assert len(one["clock"]) > 1
+    assert len(one["stop"]) == 3
+    _, metadata = load_tensors(tmp_path / "stop" / "state.safetensors")
+    assert (metadata["epoch"], metadata["step"]) == (0, 3)
 
 
 def arguments(pictures: Path) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vovnet.device import bf16_pays, free_memory
-from vovnet.distributed import world_size
+from vovnet.distributed import broadcast_object, world_size
 from vovnet.errors import VovnetError
 from vovnet.models.detector import Detector
 from vovnet.train.recipe import Recipe, family_of, usual_step
@@ -55,7 +55,8 @@ def settle(
             f"batch {batch} cannot be shared by {processes} processes in {parts} parts; give a "
             f"--batch that {parts * processes} divides"
         )
-    return replace(recipe, **values)
+    # Two processes may see other machines, or time a trial differently.
+    return broadcast_object(replace(recipe, **values))
 
 
 def _batch(usual: int, images: int, parts: int) -> int:

@@ -20,7 +20,7 @@ from vovnet.data.resident import resident_loader
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
 from vovnet.device import free_memory
-from vovnet.distributed import is_main, rank, world_size
+from vovnet.distributed import is_main, mean_across, rank, world_size
 from vovnet.errors import DataError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.models.sync_norm import synchronize_norms
@@ -128,7 +128,7 @@ def train(
             run.save()
             if done:
                 break
-            if stop.asked and run.share < 1:
+            if run.share < 1 and _agreed(run, stop)[1]:
                 raise KeyboardInterrupt
     return last
 
@@ -274,9 +274,9 @@ def _train_epoch(
         progress.seconds = before + report.seconds
         if on_step:
             on_step(report, run.steps_per_epoch)
+        progress.seconds, asked = _agreed(run, stop)
         if run.share >= 1 or progress.step_of_epoch >= run.steps_per_epoch:
             break
-        asked = stop.asked and world_size() == 1  # processes would not stop at the same step
         if asked or time.monotonic() - saved > 60 * recipe.save_minutes:
             progress.report = report.to_dict()
             run.save()
@@ -284,6 +284,16 @@ def _train_epoch(
         if asked:
             raise KeyboardInterrupt
     return report
+
+
+def _agreed(run: Run, stop: StopRequest) -> tuple[float, bool]:
+    """The seconds trained, and whether to stop: the same in all processes, or they would end, or
+    set the learning rate, at different steps."""
+    if world_size() == 1:
+        return run.progress.seconds, stop.asked
+    own = torch.tensor([run.progress.seconds, stop.asked], dtype=torch.float64)
+    seconds, asked = mean_across(own.to(run.stepper.device)).tolist()
+    return seconds, asked > 0
 
 
 def _parts_of_steps(
