@@ -15,7 +15,8 @@ _SHOWN = 20  # names of a table that a message lists; timm has over a thousand
 # How the allocators of torch and of other runtimes, and a DataLoader whose worker was killed for
 # it, say it.
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|failed to allocate|bad_alloc|worker .* killed", re.I
+    r"out of memory|can't allocate memory|failed to allocate|bad_alloc|worker .* signal: killed",
+    re.I,
 )
 
 

@@ -1,6 +1,7 @@
 """Stopping a run from outside without losing a step."""
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -34,3 +35,6 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        if sys.platform != "win32":
+            # A loader's workers heard it too: their end must not disturb what is to be done.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
