@@ -1,4 +1,6 @@
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vovnet.boxes.anchors import anchor_points
+from vovnet.cli import main
 from vovnet.data._common import make_record
 from vovnet.data.open import open_dataset
 from vovnet.data.record import Dataset
@@ -242,3 +245,20 @@ def test_several_processes_measure_what_one_does(make_voc, tmp_path, in_ranks):
     assert [share["metrics"] for share in one] == [share["metrics"] for share in two] == alone
     assert [share["seen"] for share in one] == [3, 3, 5, 1]
     assert [share["seen"] for share in two] == [2, 2, 0, 1]
+
+
+def print_figures(*arguments: str) -> list:
+    """The exit code of `vovnet val` and what it prints."""
+    with redirect_stdout(io.StringIO()) as said:
+        code = main(["val", *arguments, "--json"])
+    return [code, said.getvalue()]
+
+
+def test_val_shares_the_images_and_prints_once(voc, nano, in_ranks):
+    arguments = ("--weights", str(nano), "--data", str(voc), "--batch", "1")
+    [alone] = in_ranks(print_figures, *arguments, count=1)
+    one, two = in_ranks(print_figures, *arguments)
+    assert alone[0] == 0
+    assert json.loads(alone[1])["images"] == 4
+    assert one == alone
+    assert two == [0, ""]

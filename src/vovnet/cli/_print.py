@@ -13,13 +13,13 @@ def note(message: str) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """A bar on stderr, where that is a terminal; yields the function that moves it on."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(file=sys.stderr)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
+    with Progress(console=console, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda images: bar.advance(task, images)
 

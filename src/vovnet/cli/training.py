@@ -166,6 +166,8 @@ def val(
 ) -> int:
     """Measure a detector's accuracy: COCO AP, VOC 11-point and area AP.
 
+    Started by `torchrun`, its processes share the images.
+
     Parameters
     ----------
     data
@@ -181,23 +183,26 @@ def val(
     """
     from vovnet.data.open import open_dataset, parse_source
     from vovnet.data.record import problem_lines
+    from vovnet.distributed import is_main, process_group, world_size
     from vovnet.evaluate.run import evaluate
 
     if batch < 1:
         raise VovnetError(f"--batch {batch}: must be at least 1")
-    detector = load_weights(weights, model, imgsz, device)
-    path, given_split = parse_source(data)
-    dataset = open_dataset(
-        path, split or given_split, detector.names, drop_unknown=drop_unknown, purpose="val"
-    )
-    for line in problem_lines(dataset):
-        note(line)
-    with progress("images", len(dataset)) as advance:
-        metrics = evaluate(detector, dataset, batch=batch, on_images=advance)
+    with process_group(device) as device:
+        detector = load_weights(weights, model, imgsz, device)
+        path, given_split = parse_source(data)
+        dataset = open_dataset(
+            path, split or given_split, detector.names, drop_unknown=drop_unknown, purpose="val"
+        )
+        main = is_main()
+        for line in problem_lines(dataset) if main else ():
+            note(line)
+        with progress("images", len(dataset) // world_size(), shown=main) as advance:
+            metrics = evaluate(detector, dataset, batch=batch, on_images=advance)
     metrics |= {"weights": weights, "split": dataset.split, "problems": len(dataset.problems)}
-    if as_json:
+    if main and as_json:
         print_json(metrics)
-    else:
+    elif main:
         _print_metrics(metrics)
     return EXIT_OK
 
