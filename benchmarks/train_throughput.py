@@ -2,7 +2,7 @@
 
     python benchmarks/train_throughput.py [--data ../shared/data/voc2007@fit]
         [--model ssd300-mobilenet_v1] [--batch 8] [--windows 7] [--steps 8] [--device cpu]
-        [--workers N] [--reference-workers N] [--out FILE.csv]
+        [--workers N] [--reference-workers N] [--augment zoom] [--cache device] [--out FILE.csv]
 
 Three contestants train the same network, from the same images, in batches of the same size, by SGD:
 
@@ -60,7 +60,8 @@ def recipe_of(given: argparse.Namespace, **changes: Any) -> Recipe:
         "steps": 10**9,
         "batch": given.batch,
         "workers": given.workers,
-        "augment": "ssd",
+        "augment": given.augment,
+        "cache": given.cache,
         "optimizer": "sgd",
         "lr": LR,
         "weight_decay": WEIGHT_DECAY,
@@ -221,6 +222,7 @@ def result(given: argparse.Namespace, windows: dict[str, list[Window]]) -> dict:
     """The line of the result."""
     rates = {name: [window.rate for window in windows[name]] for name in CONTESTANTS}
     row: dict = {"model": given.model, "batch": given.batch, "device": given.device}
+    row |= {"augment": given.augment, "cache": given.cache or "ram"}
     for name in CONTESTANTS:
         row |= spread(f"{name}_images_per_s", rates[name])
         row[f"{name}_wait"] = round(
@@ -244,6 +246,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="of our loader (default: by the machine)")
     workers = min(4, os.cpu_count() or 1)  # its script has 4; more than cores would slow it down
     parser.add_argument("--reference-workers", type=int, default=workers)
+    parser.add_argument("--augment", choices=["ssd", "zoom"], default="ssd", help="of ours")
+    parser.add_argument("--cache", help="of ours: ram, disk, device or off (default: ram)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="a CSV file to write instead of printing")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
