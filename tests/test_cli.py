@@ -396,7 +396,6 @@ def test_training_that_cannot_start(refused, voc, tmp_path, options, words):
     ("options", "words"),
     [
         (["--freeze", "bakbone"], "unknown part to freeze 'bakbone'. Did you mean backbone"),
-        (["--cache", "device", "--set", "augment=ssd"], "cache device augments by zoom only"),
     ],
 )
 def test_training_that_fails_after_it_said_what_it_chose(run, voc, options, words):

@@ -102,7 +102,7 @@ def test_boxes_of_mosaics_stay_inside(parts, seed):
 @settings(deadline=None, max_examples=30)
 @given(noise(), st.sampled_from([32, 60]), seeds)
 def test_ssd_boxes_stay_inside(sample, size, seed):
-    result = SSDAugment(vertical_flip=0.5)(sample, size, np.random.default_rng(seed))
+    result = SSDAugment(vertical_flip=0.5)([sample], size, np.random.default_rng(seed))
     check_form(result, size)
     assert set(result.labels.tolist()) <= set(sample.labels.tolist())
 
@@ -213,7 +213,7 @@ def test_colours_change_and_only_within_their_range():
 
 AUGMENTS = {
     "zoom": lambda sample, size, rng: ZoomAugment(vertical_flip=0.5)([sample], size, rng),
-    "ssd": SSDAugment(vertical_flip=0.5),
+    "ssd": lambda sample, size, rng: SSDAugment(vertical_flip=0.5)([sample], size, rng),
     "mosaic": lambda sample, size, rng: ZoomAugment()([sample] * 4, size, rng),
 }
 
@@ -259,7 +259,7 @@ def test_the_box_follows_a_saturated_object_through_ssd(flip, vertical, seed):
     # Hue and channels may be anything afterwards, but grey stays grey.
     sample = painted((30, 20, 100, 75), 0)
     augment = SSDAugment(flip=flip, vertical_flip=vertical)
-    result = augment(sample, 96, np.random.default_rng(seed))
+    result = augment([sample], 96, np.random.default_rng(seed))
     pixels = result.pixels.astype(int)
     vivid = pixels.max(2) - pixels.min(2)
     # Expansion fills with a mean that is not quite grey; the object is far from it.
@@ -273,7 +273,7 @@ def test_ssd_keeps_objects_expands_and_crops():
     sample = painted((30, 20, 100, 75), 0)
     areas = []
     for seed in range(40):
-        result = SSDAugment()(sample, 96, np.random.default_rng(seed))
+        result = SSDAugment()([sample], 96, np.random.default_rng(seed))
         areas += (result.boxes[:, 2:] - result.boxes[:, :2]).prod(1).tolist()
     plain = 70 * 55 * (96 / 120) * (96 / 90)
     assert len(areas) > 30
@@ -314,8 +314,8 @@ def test_ssd_colours_follow_their_definition(seed, contrast_first):
     """Against the same steps in floats, one pixel at a time, hue and saturation by colorsys."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    change = Distortion.draw(rng)._replace(contrast_first=contrast_first)
-    made = np.asarray(change(Image.fromarray(pixels)), float)
+    change = Distortion.draw(rng)._replace(contrast_first=float(contrast_first))
+    made = np.asarray(change.apply(Image.fromarray(pixels)), float)
     for found, pixel in zip(made.reshape(-1, 3), pixels.reshape(-1, 3), strict=True):
         exact = distorted(pixel / 255, change)
         assert np.abs(found - 255 * exact).max() <= 3, (pixel, change)

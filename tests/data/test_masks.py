@@ -6,11 +6,12 @@ from hotcoco import mask as coco_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vovnet.data.compose import compose
 from vovnet.data.draws import Draw
 from vovnet.data.masks import record_masks
 from vovnet.data.record import Record
 from vovnet.data.sample import Mask, Sample, joined
-from vovnet.data.zoom import ZoomAugment, compose
+from vovnet.data.zoom import ZoomAugment
 from vovnet.errors import DataError
 
 HEIGHT, WIDTH = 40, 60

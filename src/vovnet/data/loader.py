@@ -17,11 +17,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from vovnet.data.cache import DecodedImages, raw_sample
-from vovnet.data.draws import Draw, EpochBatches, mixing_weight
+from vovnet.data.compose import Augment, compose
+from vovnet.data.draws import Draw, EpochBatches
 from vovnet.data.record import Dataset
-from vovnet.data.sample import Mask, Sample, blended
-from vovnet.data.ssd import SSDAugment
-from vovnet.data.zoom import ZoomAugment, compose
+from vovnet.data.sample import Mask, Sample
 from vovnet.errors import DataError, ImageError, VovnetError
 from vovnet.losses import InstanceMasks, Target
 
@@ -36,13 +35,13 @@ class Batch(NamedTuple):
 
 
 class TrainSamples(TorchDataset):
-    """Makes the augmented sample of a `Draw`; `SSDAugment` makes no mosaics."""
+    """Makes the augmented sample of a `Draw`."""
 
     def __init__(
         self,
         dataset: Dataset,
         cache: DecodedImages,
-        augment: ZoomAugment | SSDAugment,
+        augment: Augment,
         seed: int,
         difficult: bool,
         masks: bool = False,
@@ -58,21 +57,11 @@ class TrainSamples(TorchDataset):
         """The sample, or what is wrong with it: raised in a worker, an error would arrive wrapped
         in that worker's traceback."""
         try:
-            return self._make(index)
+            return compose(index, self.seed, len(self.dataset), self._raw, self.augment).render()
         except ImageError as error:  # it was there when the annotations were read
             return DataError(f"{error}; then go on with --resume")
         except VovnetError as error:
             return error
-
-    def _make(self, draw: Draw) -> Sample:
-        if isinstance(self.augment, ZoomAugment):
-            return compose(draw, self.seed, len(self.dataset), self._raw, self.augment).render()
-        rng = draw.generator(self.seed)
-        sample = self.augment(self._raw(draw.index), draw.size, rng)
-        if not draw.mixup:
-            return sample
-        weight, other = mixing_weight(rng), self._raw(int(rng.integers(len(self.dataset))))
-        return blended(sample, self.augment(other, draw.size, rng), weight)
 
     def _raw(self, index: int) -> Sample:
         record = self.dataset.records[index]

@@ -26,12 +26,14 @@ class Span(NamedTuple):
 class Place(NamedTuple):
     """Where an image lies: window = scale · image + offset (x, y in pixels), cut to the window.
 
-    The window, (x1, y1, x2, y2), is the part of the canvas that the image may fill.
+    The window, (x1, y1, x2, y2), is the part of the canvas that the image may fill; `resample` is
+    how Pillow interpolates.
     """
 
     window: tuple[int, int, int, int]
     scale: tuple[float, float]
     offset: tuple[float, float]
+    resample: Image.Resampling = Image.Resampling.BILINEAR
 
     def spans(self, height: int, width: int) -> tuple[Span, Span] | None:
         """The spans in x and y of an image of that size; None if the window shows none of it.
@@ -46,11 +48,21 @@ class Place(NamedTuple):
         return _shifted(across, x1), _shifted(down, y1)
 
 
+class Layout(NamedTuple):
+    """How one `size`×`size` input is made: the images' places, then flips; `colours` are numbers
+    that the augmentation itself understands."""
+
+    size: int
+    places: tuple[Place, ...]
+    mirrored: bool
+    upside_down: bool
+    colours: tuple[float, ...]
+
+
 def paste(
     canvas: np.ndarray,
     pixels: np.ndarray,
     place: Place,
-    resample: Image.Resampling = Image.Resampling.BILINEAR,
     change: Callable[[Image.Image], Image.Image] | None = None,
 ) -> None:
     """Draw H×W×3 uint8 `pixels` into the canvas at their place, sampling only what is seen.
@@ -63,7 +75,7 @@ def paste(
     across, down = spans
     visible = Image.fromarray(pixels).resize(
         (across.last - across.first, down.last - down.first),
-        resample,
+        place.resample,
         box=(across.start, down.start, across.end, down.end),
         reducing_gap=2.0,
     )
@@ -79,9 +91,10 @@ def place_objects(samples: Sequence[Sample], places: Sequence[Place], canvas: np
     dropped.
     """
     parts = []
-    for sample, (window, scale, offset) in zip(samples, places, strict=True):
-        left, top, right, bottom = window
-        part = _visible(sample.moved(canvas[top:bottom, left:right], scale, offset))
+    for sample, place in zip(samples, places, strict=True):
+        left, top, right, bottom = place.window
+        view = canvas[top:bottom, left:right]
+        part = _visible(sample.moved(view, place.scale, place.offset))
         if len(places) > 1:  # others lie beside it
             part = part.cut_masks()
         parts.append(part.moved(canvas, (1.0, 1.0), (left, top)))

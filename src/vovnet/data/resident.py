@@ -1,7 +1,8 @@
 """The whole training set on the device that trains, augmented there in batches: it never waits.
 
-What is random is drawn on the CPU by the same code as for the workers (`zoom.compose`), so samples
-differ from theirs by rounding alone. An input is an image scaled and moved along its axes, which is
+What is random is drawn on the CPU by the same code as for the workers (`compose`), so samples
+differ from theirs by rounding alone, and by SSD's choice of interpolations: here it is always
+bilinear. An input is an image scaled and moved along its axes, which is
 two matrix products: rows · image · columns, the matrices holding the weights of the same triangle
 filter that Pillow resizes with.
 """
@@ -17,17 +18,20 @@ import torch
 from torch import Tensor
 
 from vovnet.data.cache import Decoded, decoded_chunks, raw_sample, shrunk
+from vovnet.data.compose import Augment, Composition, Picture, compose
 from vovnet.data.draws import Draw, EpochBatches
 from vovnet.data.images import image_size
 from vovnet.data.loader import Batch, TrainSamples
 from vovnet.data.record import Dataset
-from vovnet.data.sample import Sample, joined
-from vovnet.data.zoom import LUMA, PAD, Composition, Picture, ZoomAugment, compose, laid_out
+from vovnet.data.sample import Sample
+from vovnet.data.ssd import turn_hues
+from vovnet.data.zoom import LUMA, ZoomAugment
 from vovnet.device import free_memory
 from vovnet.errors import VovnetError
 from vovnet.losses import Target
 
 _MOST = 0.75  # of the free memory; the network wants some too
+_PART = 14  # numbers about a part of a picture; see `_Plan`
 _AHEAD = 2  # batches whose numbers are drawn while the device works
 
 
@@ -84,9 +88,9 @@ class _Plan(NamedTuple):
     """What the device needs to know of a batch, on the CPU.
 
     `parts` is P×14: index of the image, number of the picture it is part of, then for x and y the
-    span (first, last, start, end), the image's length, and whether it is flipped. `colours` is S×3,
-    for every picture. `mix` is N×3, for every sample: its pictures' numbers (twice the same where
-    it has one only) and the weight of the first.
+    span (first, last, start, end), the image's length, and whether it is flipped. `colours` are
+    those of the layouts, a row for every picture. `mix` is N×3, for every sample: its pictures'
+    numbers (twice the same where it has one only) and the weight of the first.
     """
 
     size: int
@@ -100,12 +104,13 @@ class ResidentLoader:
     """Iterates over `Batch`es whose tensors lie on the images' device, like `train_loader`'s."""
 
     def __init__(
-        self, images: ResidentImages, batches: EpochBatches, augment: ZoomAugment, seed: int
+        self, images: ResidentImages, batches: EpochBatches, augment: Augment, seed: int
     ) -> None:
         self.images = images
         self.batches = batches
         self.augment = augment
         self.seed = seed
+        self._fill = images.pixels.new_tensor(augment.fill).view(3, 1, 1).float()
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -117,7 +122,7 @@ class ResidentLoader:
             while coming:
                 plan = coming.popleft().result()
                 coming.extend(pool.submit(self._plan, draws) for draws in islice(batches, 1))
-                yield _batch(self.images.pixels, plan)
+                yield self._batch(plan)
 
     def _plan(self, draws: Sequence[Draw]) -> _Plan:
         samples = self.images.samples
@@ -131,11 +136,27 @@ class ResidentLoader:
         colours = [picture.layout.colours for picture in pictures]
         return _Plan(
             size,
-            np.array(parts, np.float32),
+            np.array(parts, np.float32).reshape(-1, _PART),
             np.array(colours, np.float32),
             np.array(list(_mix(made)), np.float32),
-            [_objects(one, size) for one in made],
+            [one.objects(_blank(size, size)) for one in made],
         )
+
+    def _batch(self, plan: _Plan) -> Batch:
+        images, device = self.images.pixels, self._fill.device
+        parts, colours, mix = (_sent(a, device) for a in (plan.parts, plan.colours, plan.mix))
+        # Half precision keeps eighths of a grey value, and tensor cores are much faster with it.
+        dtype = torch.float16 if images.is_cuda else torch.float32
+        pictures, cover = _drawn(images, parts, len(colours), plan.size, dtype)
+        if isinstance(self.augment, ZoomAugment):
+            pictures = _recoloured(torch.where(cover, pictures, self._fill), colours)
+        else:
+            pictures = torch.where(cover, _distorted(pictures, colours), self._fill)
+        if len(mix) < len(colours):
+            one, other = (pictures[mix[:, i].long()] for i in (0, 1))
+            pictures = other.lerp(one, mix[:, 2, None, None, None])
+        pixels = pictures.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return Batch(pixels, _targets(plan.objects, device))
 
 
 def _parts(number: int, picture: Picture) -> Iterator[tuple[float, ...]]:
@@ -150,27 +171,9 @@ def _parts(number: int, picture: Picture) -> Iterator[tuple[float, ...]]:
 
 def _mix(made: Sequence[Composition]) -> Iterator[tuple[int, int, float]]:
     first = 0
-    for pictures, weight in made:
+    for _, pictures, weight in made:
         yield first, first + len(pictures) - 1, weight
         first += len(pictures)
-
-
-def _objects(made: Composition, size: int) -> Sample:
-    canvas = _blank(size, size)
-    return joined(canvas, [laid_out(p.samples, p.layout, canvas) for p in made.pictures])
-
-
-def _batch(images: Tensor, plan: _Plan) -> Batch:
-    device = images.device
-    parts, colours, mix = (_sent(a, device) for a in (plan.parts, plan.colours, plan.mix))
-    # Half precision keeps eighths of a grey value, and tensor cores are many times as fast with it.
-    dtype = torch.float16 if images.is_cuda else torch.float32
-    pictures = _recoloured(_drawn(images, parts, len(colours), plan.size, dtype), colours)
-    if len(mix) < len(colours):
-        one, other = (pictures[mix[:, i].long()] for i in (0, 1))
-        pictures = other.lerp(one, mix[:, 2, None, None, None])
-    pixels = pictures.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return Batch(pixels, _targets(plan.objects, device))
 
 
 def _sent(array: np.ndarray, device: torch.device) -> Tensor:
@@ -179,16 +182,18 @@ def _sent(array: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def _drawn(images: Tensor, parts: Tensor, count: int, size: int, dtype: torch.dtype) -> Tensor:
-    """The `count` pictures, S×3×size×size float32 in 0..255, before their colours change."""
+def _drawn(
+    images: Tensor, parts: Tensor, count: int, size: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The `count` pictures, S×3×size×size float32 in 0..255, and where they show an image, S×1×…"""
     index, number = parts[:, 0].long(), parts[:, 1].long()
-    columns = _weights(parts[:, 2:8], size, images.shape[3]).to(dtype)
-    rows = _weights(parts[:, 8:], size, images.shape[2]).to(dtype)
-    # Differences to the padding: where no image is, there is none.
-    pixels = images[index].to(dtype).sub_(PAD)
-    seen = rows[:, None] @ pixels @ columns[:, None].mT
-    canvas = torch.zeros((count, 3, size, size), dtype=dtype, device=images.device)
-    return canvas.index_add_(0, number, seen).float().add_(PAD)
+    columns = _weights(parts[:, 2:8], size, images.shape[3]).to(dtype)[:, None]
+    rows = _weights(parts[:, 8:], size, images.shape[2]).to(dtype)[:, None]
+    seen = rows @ images[index].to(dtype) @ columns.mT
+    shown = rows.any(3)[..., :, None] & columns.any(3)[..., None, :]
+    canvas = torch.zeros((count, 4, size, size), dtype=dtype, device=images.device)
+    canvas.index_add_(0, number, torch.cat([seen, shown], 1))
+    return canvas[:, :3].float(), canvas[:, 3:] > 0
 
 
 def _weights(axis: Tensor, size: int, length: int) -> Tensor:
@@ -218,6 +223,15 @@ def _recoloured(pictures: Tensor, factors: Tensor) -> Tensor:
     return _grey(pictures).lerp(pictures, saturation).clamp_(0, 255)
 
 
+def _distorted(pictures: Tensor, changes: Tensor) -> Tensor:
+    """S×3×H×W pictures with their colours changed by `Distortion`s (S×5)."""
+    brightness, contrast, saturation, hue, first = changes[:, :, None, None, None].unbind(1)
+    before = contrast.where(first > 0, 1.0)
+    pictures = ((pictures + brightness).clamp_(0, 255) * before).clamp_(0, 255)
+    channels = turn_hues(pictures.split(1, 1), saturation, hue, torch)
+    return (torch.cat(channels, 1) * (contrast / before)).clamp_(0, 255)
+
+
 def _grey(pictures: Tensor) -> Tensor:
     red, green, blue = (weight * pictures[:, i : i + 1] for i, weight in enumerate(LUMA))
     return red + green + blue
@@ -236,11 +250,8 @@ def resident_loader(
 ) -> ResidentLoader:
     """A loader that makes the same samples on `device`; the cache of `samples` is not used.
 
-    Raises `VovnetError` for what is not done there (SSD augmentation, masks), or if there is no
-    room.
+    Raises `VovnetError` for masks, which stay on the CPU, or if there is no room.
     """
-    if not isinstance(samples.augment, ZoomAugment):
-        raise VovnetError("cache device augments by zoom only; give --augment zoom or --cache ram")
     if samples.masks:
         raise VovnetError("cache device carries no masks; give --cache ram")
     images = ResidentImages(samples.dataset, longest, device, samples.difficult)

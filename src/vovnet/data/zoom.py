@@ -1,34 +1,21 @@
-"""VoVDet's augmentation: random zoom and crop, aspect, flip, colour, mosaics and mixed pictures.
+"""VoVDet's augmentation: random zoom and crop, aspect, flip, colour, and mosaics of four images.
 
 What is random is drawn first, as plain numbers, from the generator that is handed in: so a sample
 depends on (seed, epoch, index) alone, and can be made from the numbers here or on a device.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 
-from vovnet.data.draws import Draw, mixing_weight
-from vovnet.data.place import Place, paste, place_objects
-from vovnet.data.sample import Sample, blended, flipped
+from vovnet.data.place import Layout, Place, paste, place_objects
+from vovnet.data.sample import Sample, flipped
 
-PAD = 114
 LUMA = (0.299, 0.587, 0.114)  # of grey in red, green and blue
-
-
-class Layout(NamedTuple):
-    """How one `size`×`size` input is made: the images' places, then flips, then colour factors
-    (brightness, contrast, saturation)."""
-
-    size: int
-    places: tuple[Place, ...]
-    mirrored: bool
-    upside_down: bool
-    colours: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -45,19 +32,40 @@ class ZoomAugment:
     flip: float = 0.5
     vertical_flip: float = 0.0
     fit: Literal["warp", "letterbox"] = "letterbox"
+    fill: ClassVar = (114, 114, 114)
 
     def __call__(self, samples: Sequence[Sample], size: int, rng: np.random.Generator) -> Sample:
         """One image placed at random in a `size`×`size` input, or a mosaic of four."""
-        return render(samples, self.layout(samples, size, rng))
+        return self.render(samples, self.layout(samples, size, rng))
 
     def layout(self, samples: Sequence[Sample], size: int, rng: np.random.Generator) -> Layout:
-        """Draw how one image is placed, or four, one in each quarter around a random centre."""
+        """Draw how one image is placed, or four, one in each quarter around a random centre.
+
+        The colours are factors of brightness, contrast and saturation.
+        """
         windows = ((0, 0, size, size),) if len(samples) == 1 else _quarters(size, rng)
         shapes = (sample.pixels.shape[:2] for sample in samples)
         places = [self._place(s, window, rng) for s, window in zip(shapes, windows, strict=True)]
         mirrored, upside_down = rng.random() < self.flip, rng.random() < self.vertical_flip
         b, c, s = (rng.uniform(1 - self.colour, 1 + self.colour) for _ in range(3))
         return Layout(size, tuple(places), mirrored, upside_down, (b, c, s))
+
+    def render(self, samples: Sequence[Sample], layout: Layout) -> Sample:
+        """The input that `layout` makes of the samples."""
+        canvas = np.full((layout.size, layout.size, 3), self.fill[0], dtype=np.uint8)
+        for sample, place in zip(samples, layout.places, strict=True):
+            paste(canvas, sample.pixels, place)
+        image = _recoloured(Image.fromarray(canvas), layout.colours)
+        if layout.mirrored:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if layout.upside_down:
+            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        return replace(self.objects(samples, layout, canvas), pixels=np.asarray(image))
+
+    def objects(self, samples: Sequence[Sample], layout: Layout, canvas: np.ndarray) -> Sample:
+        """The objects of the samples in a canvas that holds their pixels; with it, flipped."""
+        placed = place_objects(samples, layout.places, canvas)
+        return flipped(placed, layout.mirrored, layout.upside_down)
 
     def _place(
         self,
@@ -86,26 +94,7 @@ def _quarters(size: int, rng: np.random.Generator) -> tuple[tuple[int, int, int,
     return ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
 
 
-def render(samples: Sequence[Sample], layout: Layout) -> Sample:
-    """The input that `layout` makes of the samples."""
-    canvas = np.full((layout.size, layout.size, 3), PAD, dtype=np.uint8)
-    for sample, place in zip(samples, layout.places, strict=True):
-        paste(canvas, sample.pixels, place)
-    image = _recoloured(Image.fromarray(canvas), layout.colours)
-    if layout.mirrored:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if layout.upside_down:
-        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    return replace(laid_out(samples, layout, canvas), pixels=np.asarray(image))
-
-
-def laid_out(samples: Sequence[Sample], layout: Layout, canvas: np.ndarray) -> Sample:
-    """The objects of the samples in a canvas that holds their pixels; with it, flipped."""
-    placed = place_objects(samples, layout.places, canvas)
-    return flipped(placed, layout.mirrored, layout.upside_down)
-
-
-def _recoloured(image: Image.Image, factors: tuple[float, float, float]) -> Image.Image:
+def _recoloured(image: Image.Image, factors: Sequence[float]) -> Image.Image:
     """An RGB image with brightness, contrast and saturation changed, in two passes.
 
     Like Pillow's `ImageEnhance`, but rounded once: contrast keeps the mean grey, saturation each
@@ -123,48 +112,3 @@ def _recoloured(image: Image.Image, factors: tuple[float, float, float]) -> Imag
         *(red, green, blue + saturation, 0.0),
     )
     return image.point(table.tolist() * 3).convert("RGB", matrix)
-
-
-class Picture(NamedTuple):
-    """The images (by index) that one input shows, and how."""
-
-    indices: tuple[int, ...]
-    samples: list[Sample]
-    layout: Layout
-
-
-class Composition(NamedTuple):
-    """One picture, or two laid over each other, of which the first weighs `weight`."""
-
-    pictures: list[Picture]
-    weight: float = 1.0
-
-    def render(self) -> Sample:
-        """The sample itself."""
-        first, *other = (render(picture.samples, picture.layout) for picture in self.pictures)
-        return blended(first, other[0], self.weight) if other else first
-
-
-def compose(
-    draw: Draw,
-    seed: int,
-    count: int,
-    raw: Callable[[int], Sample],
-    augment: ZoomAugment,
-) -> Composition:
-    """Draw all that is random in the sample of `draw`, from a set of `count` images.
-
-    `raw` gives an image by its index; of its pixels only the shape is looked at.
-    """
-    rng = draw.generator(seed)
-
-    def picture(*indices: int) -> Picture:
-        samples = [raw(index) for index in indices]
-        return Picture(indices, samples, augment.layout(samples, draw.size, rng))
-
-    others = rng.integers(count, size=3).tolist() if draw.mosaic else ()
-    first = picture(draw.index, *others)
-    if not draw.mixup:
-        return Composition([first])
-    weight = mixing_weight(rng)
-    return Composition([first, picture(int(rng.integers(count)))], weight)
