@@ -16,7 +16,6 @@ from uuid import uuid4
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 
 from vovnet.errors import VovnetError
 
@@ -153,6 +152,10 @@ def _own_device(device: str) -> str:
 
 
 def _join(device: str) -> None:
+    if not dist.is_available():  # as in some of NVIDIA's builds for Jetson
+        raise VovnetError("this torch was built without distribution; start a single process")
+    from torch.distributed.rendezvous import rendezvous
+
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)
@@ -166,7 +169,7 @@ def _join(device: str) -> None:
     )
 
 
-def _fresh(store: dist.Store, number: int, count: int) -> dist.Store:
+def _fresh(store: "dist.Store", number: int, count: int) -> "dist.Store":
     """The store below a name that is new, which process 0 chooses for all `count`.
 
     torchrun keeps one store over its restarts, where processes would find the addresses of those
