@@ -37,4 +37,4 @@ class StopRequest:
         self.asked = True
         if sys.platform != "win32":
             # A loader's workers heard it too: their end must not disturb what is to be done.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, lambda *_: None)
