@@ -23,7 +23,7 @@ import numpy as np
 
 from common import derive_voc, machine, voc_list, write_rows
 from vovnet.files import write_atomically
-from vovnet.train.recipe import read_recipe, recipe_from_dict
+from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
 from vovnet.train.run import load_run, run_training
 
 FIT = "fit"  # stands for the list without the hold-out
@@ -76,9 +76,8 @@ def values_of(variant: str, given: argparse.Namespace, voc: Path) -> dict[str, A
     """The variant's recipe: short, on the derived lists in place of PASCAL's."""
     values = read_recipe(given.recipe)
     length = {"epochs": given.epochs} if given.epochs else {"minutes": given.minutes}
-    values = {k: v for k, v in values.items() if k not in ("epochs", "steps", "minutes")}
     values |= {"data": [FIT, *values["data"][1:]], "val": f"{voc}@holdout"}
-    values |= length | VARIANTS[variant]
+    values = changed(values, length | VARIANTS[variant])
     values["data"] = [f"{voc}@fit" if source == FIT else source for source in values["data"]]
     return values
 

@@ -45,7 +45,7 @@ from vovnet.evaluate.coco import coco_ap
 from vovnet.evaluate.run import detect_records
 from vovnet.files import write_atomically
 from vovnet.models.weights import load_detector
-from vovnet.train.recipe import read_recipe, recipe_from_dict
+from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
 from vovnet.train.run import load_run, run_training
 
 PRETRAINED = "vovdet_nano.voc"
@@ -65,9 +65,8 @@ def ours(
     given: argparse.Namespace, source: str, test: Dataset, folder: Path, **changes: Any
 ) -> Trained:
     """Train by the recipe on `source`, with `changes`."""
-    lengths = ("epochs", "steps", "minutes", "val")
-    values = {k: v for k, v in read_recipe(given.recipe).items() if k not in lengths}
-    values |= {"data": [source], "minutes": given.minutes, **changes}
+    own = {"data": [source], "val": None, "minutes": given.minutes}
+    values = changed(read_recipe(given.recipe), own | changes)
     resume = (folder / "state.safetensors").exists()
     recipe = load_run(folder) if resume else recipe_from_dict(values)
 

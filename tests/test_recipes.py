@@ -11,7 +11,7 @@ import torch
 
 from vovnet.models import create_detector, create_model, list_detectors
 from vovnet.models.cifar import SPECS
-from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
+from vovnet.train.recipe import LENGTHS, Recipe, changed, read_recipe, recipe_from_dict
 from vovnet.train.schedule import learning_rate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,3 +145,12 @@ def test_short_recipes_cover_the_families():
 def test_readme_has_the_table():
     text = TOOL["README"].read_text()
     assert text == TOOL["readme"](text), "run python tools/recipe_table.py"
+
+
+def test_a_given_length_replaces_the_recipes():
+    values = {"model": "vovdet_nano", "data": ["x"], "minutes": 10, "batch": 8}
+    for given in ({"epochs": 3}, {"steps": 3}, {"minutes": 3}):
+        recipe = recipe_from_dict(changed(values, given))
+        lengths = {key: getattr(recipe, key) for key in LENGTHS}
+        assert {key: value for key, value in lengths.items() if value is not None} == given
+    assert changed(values, {"batch": 4}) == values | {"batch": 4}

@@ -41,7 +41,7 @@ def cifar(
         A run's folder: go on after its last whole epoch. Only --epochs may be changed.
     """
     from vovnet.study.cifar import train_cifar
-    from vovnet.train.recipe import read_recipe, recipe_from_dict
+    from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
 
     given = {"data": data, "epochs": epochs, "seed": seed}
     given = {key: value for key, value in given.items() if value is not None}
@@ -51,7 +51,7 @@ def cifar(
         config = resume / "config.yaml"
     elif config is None:
         raise VovnetError("give a recipe with --config, or a run to go on with by --resume")
-    recipe = recipe_from_dict(read_recipe(config) | given)
+    recipe = recipe_from_dict(changed(read_recipe(config), given))
     with run_folder("study", name or recipe.model, resume) as folder:
         row = train_cifar(recipe, folder, resume=resume is not None, device=device, on_row=_tell)
     if as_json:

@@ -116,17 +116,17 @@ def _train(
 ) -> tuple[dict[str, Any], Path]:
     from vovnet.distributed import broadcast_object, is_main, restarted
     from vovnet.train.console import train_in_console
-    from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
+    from vovnet.train.recipe import LENGTHS, Recipe, changed, read_recipe, recipe_from_dict
     from vovnet.train.run import load_run, with_length
 
     recipe: Recipe | None = None
     if resume is not None:
-        if set(given) - {"epochs", "steps", "minutes"} or config or name:
+        if set(given) - {*LENGTHS} or config or name:
             raise VovnetError("--resume takes the run's own recipe; only its length may be changed")
         if is_main():
             recipe = with_length(load_run(resume), given)
     else:
-        values = (read_recipe(config) if config else {}) | given
+        values = changed(read_recipe(config) if config else {}, given)
         values.setdefault("model", _model_of(values.get("weights")))
         recipe = recipe_from_dict(values)
         name = name or recipe.model

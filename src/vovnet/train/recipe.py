@@ -89,6 +89,7 @@ class Recipe:
         return {k: plain(v) for k, v in asdict(self).items()}
 
 
+LENGTHS = ("epochs", "steps", "minutes")
 KINDS: dict[str, Any] = {field.name: field.type for field in fields(Recipe)}
 
 # What suits a model where neither recipe nor command line says otherwise.
@@ -148,6 +149,13 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
     given = {key: _meant(key, value) for key, value in values.items()}
     family = family_of(str(given["model"]))
     return Recipe(**FAMILY_DEFAULTS.get(family, {}) | given)
+
+
+def changed(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values with the given ones in their place; a length replaces any other one."""
+    if any(key in given for key in LENGTHS):
+        values = {key: value for key, value in values.items() if key not in LENGTHS}
+    return values | given
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
