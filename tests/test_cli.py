@@ -429,7 +429,7 @@ def test_train_validate_predict_and_resume(run, refused, voc, tmp_path):
     )
     for more in (["--batch", 8], ["--lr", 1], ["--name", "x"], ["--data", voc]):
         line = refused("train", "--resume", folder, *more)
-        assert "--resume takes the run's own recipe; only its length may be changed" in line
+        assert "--resume takes the run's own recipe; only these may be changed: epochs," in line
     third = run("train", "--resume", folder, "--epochs", 2)
     assert (third.code, third.out) == (0, f"{folder}\n")
     assert len((folder / "results.csv").read_text().splitlines()) == 3

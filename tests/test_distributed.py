@@ -1,4 +1,3 @@
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,10 +12,12 @@ from vovnet.distributed import (
     broadcast_state,
     gather_objects,
     is_main,
+    leave,
+    left,
     mean_across,
     process_group,
+    processes_here,
     rank,
-    restarted,
     shared_total,
     sum_across,
     world_size,
@@ -79,7 +80,7 @@ def test_alone_nothing_happens(monkeypatch):
     value, network = torch.tensor([2.0, 4.0]), nn.Linear(2, 2)
     with process_group("cuda") as device:
         assert device == "cuda"
-        assert (rank(), world_size(), is_main(), restarted()) == (0, 1, True, False)
+        assert (rank(), world_size(), is_main(), processes_here()) == (0, 1, True, 1)
         assert torch.equal(sum_across(value), value)
         assert torch.equal(mean_across(value), value)
         assert shared_total(value[0]) == 2
@@ -87,6 +88,8 @@ def test_alone_nothing_happens(monkeypatch):
         assert gather_objects("x") == ["x"]
         assert broadcast_object("x") == "x"
         broadcast_state(network)
+        leave("key", "value")
+        assert left("key") is None
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])
@@ -122,10 +125,3 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(VovnetError, match=f"process {number} of this machine has no GPU of its"):
         process_group("cuda").__enter__()
-
-
-def test_a_restart_is_told_by_torchruns_count(monkeypatch):
-    assert "TORCHELASTIC_RESTART_COUNT" not in os.environ
-    for count, wanted in (("0", False), ("2", True)):
-        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
-        assert restarted() is wanted

@@ -1,6 +1,7 @@
 """Which device to compute on, in which precision it is fast, and what memory it has left."""
 
 import math
+import os
 import time
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,13 @@ def _seconds_of_convolution(bf16: bool, repeats: int = 5) -> float:
         total.backward()
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use, where the system tells; else all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def free_memory(device: torch.device) -> float:

@@ -21,6 +21,8 @@ from vovnet.errors import VovnetError
 
 # Longer than any step, evaluation or the reading of a data set that others wait for.
 _PATIENCE = timedelta(minutes=10)
+# torchrun's own, which outlives restarts; empty in a single process.
+_stores: list["dist.Store"] = []
 _PAUSE = 0.02  # seconds between two looks for an answer
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # How gloo and NCCL say that a process at the other end is gone.
@@ -39,18 +41,27 @@ def world_size() -> int:
     return dist.get_world_size() if _joined() else 1
 
 
+def processes_here() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
+
+
 def is_main() -> bool:
     """Whether this is the process that writes files and prints."""
     return rank() == 0
 
 
-def restarted() -> bool:
-    """Whether torchrun has started the processes anew after one of them was lost.
+def leave(key: str, value: str) -> None:
+    """Leave a word for the processes that torchrun starts after a restart; see `left`."""
+    if _stores:
+        _stores[0].set(f"left/{key}", value)
 
-    All processes must ask: torchrun counts on the machine of the lost one only.
-    """
-    count = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    return broadcast_object(any(gather_objects(count)))
+
+def left(key: str) -> str | None:
+    """The word that the processes before a restart have left; None without one."""
+    if not _stores or not _stores[0].check([f"left/{key}"]):
+        return None
+    return _stores[0].get(f"left/{key}").decode()
 
 
 def sum_across(value: Tensor) -> Tensor:
@@ -131,6 +142,7 @@ def process_group(device: str) -> Iterator[str]:
             "printed"
         ) from None
     finally:
+        _stores.clear()
         if _joined():
             dist.destroy_process_group()
 
@@ -160,6 +172,7 @@ def _join(device: str) -> None:
     if on_gpu:
         torch.cuda.set_device(device)
     store, number, count = next(rendezvous("env://", timeout=_PATIENCE))
+    _stores[:] = [store]
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
         store=_fresh(store, number, count),

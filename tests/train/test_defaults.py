@@ -20,7 +20,7 @@ def test_nothing_is_left_open():
     settled = settle(recipe(amp="auto"), 1000, CPU)
     assert settled.amp in ("bf16", "off")
     assert None not in (settled.batch, settled.lr, settled.workers, settled.epochs)
-    assert settle(settled, 10, CPU) == settled
+    assert settle(settled, 1000, CPU) == settled
 
 
 def test_what_is_said_stays():
@@ -37,7 +37,8 @@ def test_few_images_give_more_epochs_and_smaller_batches():
     few, many = (settle(recipe(), images, CPU) for images in (50, 50_000))
     assert (few.epochs, many.epochs) == (300, 12)
     assert (few.batch, many.batch) == (6, 16)
-    assert settle(recipe(), 1, CPU).batch == 2
+    assert settle(recipe(), 3, CPU).batch == 2
+    assert settle(recipe(batch=32), 5, CPU).batch == 5
 
 
 def test_fine_tuning_is_shorter_and_gentler():
@@ -54,10 +55,10 @@ def test_families_differ():
 
 def test_workers_follow_the_machine(monkeypatch):
     for cores, on_cpu, on_gpu in ((1, 1, 1), (2, 1, 1), (16, 4, 15), (128, 8, 16)):
-        monkeypatch.setattr(defaults.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(defaults, "usable_cores", lambda cores=cores: cores)
         assert settle(recipe(), 100, CPU).workers == on_cpu
         assert settle(recipe(), 100, CUDA).workers == on_gpu
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr(defaults, "processes_here", lambda: 8)
     assert settle(recipe(), 100, CUDA).workers == 15
 
 
@@ -65,7 +66,9 @@ def test_batches_are_shared_out_evenly(monkeypatch):
     assert settle(recipe(accumulate=3), 1000, CPU).batch == 15
     monkeypatch.setattr(defaults, "world_size", lambda: 2)
     assert settle(recipe(accumulate=3), 1000, CPU).batch == 12
-    with pytest.raises(VovnetError, match="batch 15 cannot be shared by 2 processes in 3 parts"):
+    with pytest.raises(
+        VovnetError, match="batch 15 of 1000 images cannot be shared by 2 processes in 3"
+    ):
         settle(recipe(accumulate=3, batch=15), 1000, CPU)
 
 

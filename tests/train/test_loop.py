@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,17 @@ import yaml
 
 from vovnet.data.open import open_dataset
 from vovnet.data.record import Dataset
-from vovnet.errors import VovnetError, WeightsError
+from vovnet.errors import DataError, VovnetError, WeightsError
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.weights import load_detector, load_tensors
+from vovnet.train.checkpoint import Progress
 from vovnet.train.defaults import settle
-from vovnet.train.loop import train
+from vovnet.train.loop import Run, train
 from vovnet.train.recipe import Recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
-from vovnet.train.run import load_run, open_training_data, run_training, with_length
+from vovnet.train.run import load_run, open_training_data, run_training
+from vovnet.train.schedule import Length
 from vovnet.train.step import DivergedError
 
 EPOCHS = 4
@@ -202,13 +205,54 @@ def test_a_run_of_so_many_steps_ends_there(voc, tmp_path):
     assert len(rows(tmp_path)) == 2
 
 
+def stopped_in_its_second_step(settings: Recipe, folder: Path) -> None:
+    """A run of which one step is saved."""
+
+    def stop(report: EpochReport, steps: int) -> None:
+        if report.steps == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_training(replace(settings, save_minutes=1e-9), folder, on_step=stop)
+
+
+def test_a_run_cut_short_on_the_way_still_ends_its_epoch(voc, tmp_path):
+    stopped_in_its_second_step(recipe(voc), tmp_path)
+    shorter = replace(load_run(tmp_path), epochs=None, steps=1, val=f"{voc}@val")
+    row = run_training(shorter, tmp_path, resume=True)
+    assert (row["epoch"], len(rows(tmp_path))) == (1, 1)
+    assert row["map_50"] >= 0
+    assert load_detector(tmp_path / "weights" / "last.safetensors").metadata["epoch"] == 1
+
+
+def test_a_run_does_not_go_on_with_other_images(make_voc, tmp_path):
+    data = make_voc(tmp_path / "voc", train=8, val=1)
+    stopped_in_its_second_step(recipe(data), tmp_path / "run")
+    make_voc(data, train=6, val=1)
+    with pytest.raises(DataError, match="had 8 images when the run began, and have 6 now"):
+        run_training(load_run(tmp_path / "run"), tmp_path / "run", resume=True)
+
+
+def test_an_epoch_taken_up_again_by_the_clock_keeps_its_size(voc, tmp_path):
+    detector, settings = detector_for(voc, epochs=None, minutes=0.05, resolution=[[0.5, 32]])
+    progress = Progress(step=5, seconds=2.5, step_of_epoch=3, report={"seconds": 2.4})
+    run = Run(detector, settings, tmp_path, None, None, None, Length(seconds=3.0), progress, [])
+    assert run.share > 0.8
+    assert run.plan.size == 32
+
+
+def test_fewer_images_than_a_step_wants_are_a_smaller_step(voc, tmp_path):
+    row = run_training(recipe(voc, batch=32, accumulate=2, epochs=2), tmp_path)
+    assert (row["epoch"], load_run(tmp_path).batch) == (2, 8)
+
+
 def test_a_run_by_the_clock_ends_when_the_time_is_out(voc, tmp_path):
     settings = recipe(voc, epochs=None, minutes=0.02, val=f"{voc}@val")
     row = run_training(settings, tmp_path)
     assert float(row["map_50"]) >= 0
     _, state = load_tensors(tmp_path / "state.safetensors")
     assert 1.2 <= state["seconds"] < 60
-    assert run_training(load_run(tmp_path), tmp_path, resume=True)["epoch"] == str(row["epoch"])
+    assert run_training(load_run(tmp_path), tmp_path, resume=True)["epoch"] == row["epoch"]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +303,7 @@ def test_a_run_without_progress_stops_early_and_stays_stopped(voc, tmp_path, mon
     )
     settings = recipe(voc, epochs=9, val=f"{voc}@val", val_every=1, patience=2, metric="map_50")
     assert run_training(settings, tmp_path)["epoch"] == 3
-    assert run_training(settings, tmp_path, resume=True)["epoch"] == "3"
+    assert run_training(settings, tmp_path, resume=True)["epoch"] == 3
     assert load_detector(tmp_path / "weights" / "best.safetensors").metadata["epoch"] == 1
 
 
@@ -318,7 +362,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(unbroken, tmp_path):
     left = {p.name for p in folder.rglob("*") if p.is_file()}
     assert left == {p.name for p in before} | {"config.yaml"}
     # And with room again, the run goes on from there.
-    settings = with_length(load_run(folder), {"epochs": EPOCHS + 1})
+    settings = replace(load_run(folder), epochs=EPOCHS + 1)
     assert run_training(settings, folder, resume=True)["epoch"] == EPOCHS + 1
     assert len(rows(folder)) == EPOCHS + 1
 
@@ -438,40 +482,3 @@ def test_a_batch_too_small_to_be_normalised_is_said(voc, tmp_path):
     recipe = recipe_from_dict({"model": "pelee304-peleenet", "data": [str(voc)], "batch": 1})
     with pytest.raises(VovnetError, match="--batch 2"):
         run_training(recipe, tmp_path)
-
-
-def test_fine_tuning_says_what_is_kept_and_leaves_frozen_parts_alone(voc, tmp_path):
-    notes: list[str] = []
-    settings = recipe(voc, weights="vovdet_nano.voc", freeze=["backbone"], epochs=1)
-    run_training(settings, tmp_path, on_note=notes.append)
-    [line] = notes
-    assert line.startswith("vovdet_nano.voc: ")
-    assert "begun anew: heads.0.classes.2, heads.1.classes.2, heads.2.classes.2" in line
-    shipped = load_detector("vovdet_nano.voc").network.state_dict()
-    for name in ("last", "last_raw"):
-        tensors, _ = load_tensors(tmp_path / "weights" / f"{name}.safetensors")
-        same = {key for key, value in tensors.items() if torch.equal(value, shipped[key])}
-        assert {key for key in tensors if key.startswith("backbone.")} <= same
-        assert not any(key.startswith("neck.") and key.endswith("conv.weight") for key in same)
-
-
-def test_what_was_chosen_is_said(voc, tmp_path):
-    notes: list[str] = []
-    run_training(recipe(voc, batch=None, lr=None, epochs=1), tmp_path, on_note=notes.append)
-    assert notes == ["chosen for 8 images on this machine: batch 4, lr 0.006"]
-    run_training(load_run(tmp_path), tmp_path, resume=True, on_note=notes.append)
-    assert len(notes) == 1
-
-
-@pytest.mark.slow
-def test_a_compiled_network_trains_the_same_weights(voc, tmp_path):
-    whole, compiled = tmp_path / "whole", tmp_path / "compiled"
-    values = {"epochs": 1, "accumulate": 1, "resolution": [], "optimizer": "sgd", "lr": 1e-3}
-    run_training(recipe(voc, **values), whole)
-    run_training(recipe(voc, compile=True, **values), compiled)
-    (one, _), (two, _) = (
-        load_tensors(folder / "weights" / "last.safetensors") for folder in (whole, compiled)
-    )
-    assert one.keys() == two.keys()
-    for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)

@@ -4,8 +4,7 @@ import pytest
 import yaml
 
 from vovnet.errors import UnknownNameError, VovnetError
-from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
-from vovnet.train.run import with_length
+from vovnet.train.recipe import Recipe, changed, read_recipe, recipe_from_dict
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 BASE = {"model": "vovdet_nano", "data": ["a", "b@train"]}
@@ -190,11 +189,13 @@ def test_values_that_do_not_go_together(values, words):
 
 def test_another_length_takes_the_place_of_the_old_one():
     recipe = recipe_from_dict(BASE | {"epochs": 4})
-    assert with_length(recipe, {}) is recipe
-    assert with_length(recipe, {"epochs": 7}) == recipe_from_dict(BASE | {"epochs": 7})
-    assert with_length(recipe, {"minutes": 2}) == recipe_from_dict(BASE | {"minutes": 2})
+    assert recipe_from_dict(changed(recipe.to_dict(), {})) == recipe
+    for length in ({"epochs": 7}, {"minutes": 2}):
+        assert recipe_from_dict(changed(recipe.to_dict(), length)) == recipe_from_dict(
+            BASE | length
+        )
     with pytest.raises(VovnetError, match="epochs is 0"):
-        with_length(recipe, {"epochs": 0})
+        recipe_from_dict(changed(recipe.to_dict(), {"epochs": 0}))
 
 
 def test_resolution_grows_over_the_run_and_never_past_the_full_size():

@@ -11,6 +11,7 @@ def test_rows_of_epochs_done_again_are_replaced(tmp_path):
     again = CsvSink(path, keep=True)
     again.write({"epoch": 3, "map_50": 0.9})
     assert path.read_text() == "epoch,map_50\n1,0.1\n2,0.2\n3,0.9\n"
+    assert again.rows[0] == {"epoch": 1, "map_50": 0.1}  # numbers again
     assert history(again.rows, "map_50") == [0.1, 0.2, 0.9]
     assert CsvSink(path, keep=False).rows == []
 

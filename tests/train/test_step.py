@@ -97,6 +97,17 @@ def test_fp16_leaves_out_a_step_that_overflows_and_lowers_its_scale():
     assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_an_overflow_in_one_optimizers_kernels_keeps_all_of_them_back():
+    taken = stepper(amp="fp16", optimizer="muon")
+    muon, _ = taken.learned.optimizers
+    before = [p.detach().clone() for p in taken.learned.network.parameters()]
+    muon.param_groups[0]["params"][0].register_hook(lambda grad: grad * math.nan)
+    taken([batch(1, side=32)], 0.01)
+    after = taken.learned.network.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert taken.learned.average.updates == 0
+
+
 class Hungry(nn.Module):
     """Asks for more memory than there is."""
 

@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from vovnet.errors import UnknownNameError, WeightsError
+from vovnet.errors import UnknownNameError, VovnetError, WeightsError
 from vovnet.models import create_detector
+from vovnet.train.optimizers import make_optimizers
+from vovnet.train.recipe import recipe_from_dict
 from vovnet.train.transfer import freeze, transfer_weights
 
 PETS = ("cat", "dog")
@@ -65,3 +67,10 @@ def test_frozen_parts_do_not_learn():
 def test_unknown_parts(part):
     with pytest.raises(UnknownNameError, match="unknown part to freeze"):
         freeze(create_detector("vovdet_nano", PETS).network, [part])
+
+
+def test_something_must_be_left_to_learn():
+    network = create_detector("vovdet_nano", PETS).network
+    freeze(network, ["backbone", "neck", "heads"])
+    with pytest.raises(VovnetError, match="nothing left to learn"):
+        make_optimizers(network, recipe_from_dict({"model": "vovdet_nano", "data": ["a"], "lr": 1}))

@@ -30,29 +30,23 @@ def run_folder(verb: str, name: str, given: Path | None = None) -> Iterator[Path
 
 @contextmanager
 def shared_run_folder(
-    verb: str, name: str, given: Path | None = None, *, again: bool = False
+    verb: str, name: str, given: Path | None = None
 ) -> Iterator[tuple[Path, bool]]:
     """`run_folder` for the processes of one run, and whether the run goes on from a saved state.
 
-    The first process chooses the folder for all. After a restart (`again`) it is the newest folder
-    of that name, and the run goes on if it had come to a state; else it begins anew there.
+    The first process chooses the folder for all, and leaves word of it: those that torchrun starts
+    after one was lost take it again, and go on if the run had come to a state.
     """
-    from vovnet.distributed import broadcast_object, is_main
+    from vovnet.distributed import broadcast_object, is_main, leave, left
 
-    newest = _newest(Path("runs") / verb, name) if again and given is None and is_main() else given
     if not is_main():
         yield broadcast_object(None)
         return
-    with run_folder(verb, name, newest) as folder:
-        resumable = newest is not None and (
-            given is not None or (newest / "state.safetensors").is_file()
-        )
-        yield broadcast_object((folder, resumable))
-
-
-def _newest(base: Path, name: str) -> Path | None:
-    numbered = [base / name, *base.glob(f"{name}-[0-9]*")]
-    return max(filter(Path.is_dir, numbered), key=lambda path: path.stat().st_mtime, default=None)
+    before = left("folder")
+    with run_folder(verb, name, Path(before) if before else given) as folder:
+        leave("folder", str(folder))
+        again = given is not None or (before and (folder / "state.safetensors").is_file())
+        yield broadcast_object((folder, bool(again)))
 
 
 def _make_free(base: Path, name: str) -> Path:

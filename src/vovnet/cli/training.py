@@ -79,7 +79,7 @@ def train(
     name
         Folder below runs/train; the next free number is added if it exists.
     resume
-        A run's folder: go on with it. Only its length may be changed.
+        A run's folder: go on with it. Its length may be changed, and what only costs time.
     """
     from vovnet.distributed import is_main, process_group
 
@@ -114,23 +114,26 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 def _train(
     given: dict[str, Any], config: Path | None, device: str, name: str | None, resume: Path | None
 ) -> tuple[dict[str, Any], Path]:
-    from vovnet.distributed import broadcast_object, is_main, restarted
+    from vovnet.distributed import broadcast_object, is_main
     from vovnet.train.console import train_in_console
-    from vovnet.train.recipe import LENGTHS, Recipe, changed, read_recipe, recipe_from_dict
-    from vovnet.train.run import load_run, with_length
+    from vovnet.train.recipe import CHANGEABLE, Recipe, changed, read_recipe, recipe_from_dict
+    from vovnet.train.run import load_run
 
     recipe: Recipe | None = None
     if resume is not None:
-        if set(given) - {*LENGTHS} or config or name:
-            raise VovnetError("--resume takes the run's own recipe; only its length may be changed")
+        if set(given) - {*CHANGEABLE} or config or name:
+            raise VovnetError(
+                "--resume takes the run's own recipe; only these may be changed: "
+                + ", ".join(CHANGEABLE)
+            )
         if is_main():
-            recipe = with_length(load_run(resume), given)
+            recipe = recipe_from_dict(changed(load_run(resume).to_dict(), given))
     else:
         values = changed(read_recipe(config) if config else {}, given)
         values.setdefault("model", _model_of(values.get("weights")))
         recipe = recipe_from_dict(values)
         name = name or recipe.model
-    with shared_run_folder("train", name or "", resume, again=restarted()) as (folder, again):
+    with shared_run_folder("train", name or "", resume) as (folder, again):
         if again and resume is None and is_main():
             recipe = load_run(folder)  # as it was settled when the run began
         recipe = broadcast_object(recipe)

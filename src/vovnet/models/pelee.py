@@ -54,8 +54,8 @@ class PeleeNet(Backbone):
         info = [FeatureInfo(f"stage{i + 1}", widths[i + 1], 4 * 2**i) for i in range(4)]
         super().__init__(info, range(4))
         self.stem = Stem()
-        # As Caffe rounds: 19 cells to 10. Not counting pads, of which there are none, changes nothing
-        # in torch, but ncnn would count the cells beyond the edge.
+        # As Caffe rounds: 19 cells to 10. There are no pads to count in torch, but ncnn would count
+        # the cells beyond the edge.
         self.pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
         self.stages = nn.ModuleList()
         for count, factor, width, out in zip(

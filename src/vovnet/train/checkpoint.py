@@ -23,6 +23,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     step_of_epoch: int = 0
+    images: int = 0  # of the data: a run cannot go on with others
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,7 +74,9 @@ def load_state(path: Path, learned: Learned) -> Progress:
         if metadata.get("scaler"):
             learned.scaler.load_state_dict(metadata["scaler"])
     except (KeyError, RuntimeError):
-        raise WeightsError(f"{path}: not the state of this model's training run") from None
+        raise WeightsError(
+            f"{path}: not the state of this model's training run on these classes"
+        ) from None
     for number, optimizer in enumerate(learned.optimizers):
         _load_optimizer(optimizer, _part(tensors, f"optimizer{number}."))
     return progress

@@ -1,15 +1,14 @@
 """What a recipe leaves open, chosen by the images, the machine and the model."""
 
 import copy
-import os
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vovnet.device import bf16_pays, free_memory
-from vovnet.distributed import broadcast_object, world_size
+from vovnet.device import bf16_pays, free_memory, usable_cores
+from vovnet.distributed import broadcast_object, processes_here, world_size
 from vovnet.errors import VovnetError
 from vovnet.models.detector import Detector
 from vovnet.train.recipe import Recipe, family_of, usual_step
@@ -42,19 +41,23 @@ def settle(
         "amp": _precision(device) if recipe.amp == "auto" else recipe.amp,
     }
     processes, parts = world_size(), recipe.accumulate or 1
-    values["batch"] = batch = recipe.batch or _batch(usual, images, parts * processes)
+    batch = recipe.batch or _batch(usual, images, parts * processes)
+    if batch % (parts * processes) or images < parts * processes:
+        raise VovnetError(
+            f"batch {batch} of {images} images cannot be shared by {processes} processes in "
+            f"{parts} parts; give a --batch that {parts * processes} divides, or fewer of them"
+        )
+    # No step has more images than there are.
+    values["batch"] = batch = min(batch, images - images % (parts * processes))
     if recipe.accumulate is None and detector is not None:
         size = recipe.imgsz or detector.input_spec.size[0]
-        room = _OF_FREE_MEMORY * free_memory(device) / bytes_per_image(detector, size)
+        beside = processes_here() if device.type == "cpu" else 1
+        free = _OF_FREE_MEMORY * free_memory(device) / beside
+        room = free / bytes_per_image(detector, size)
         parts = _parts(batch // processes, max(room, 2.0))
     values["accumulate"] = parts
     if recipe.epochs is None and recipe.steps is None and recipe.minutes is None:
         values["epochs"] = _epochs(recipe, images)
-    if batch % (parts * processes):
-        raise VovnetError(
-            f"batch {batch} cannot be shared by {processes} processes in {parts} parts; give a "
-            f"--batch that {parts * processes} divides"
-        )
     # Two processes may see other machines, or time a trial differently.
     return broadcast_object(replace(recipe, **values))
 
@@ -67,8 +70,10 @@ def _batch(usual: int, images: int, parts: int) -> int:
 
 
 def _parts(images: int, room: float) -> int:
-    """The fewest equal parts of `images` that are no larger than `room`."""
-    return next(n for n in range(1, images + 1) if images % n == 0 and images // n <= room)
+    """The fewest equal parts of `images` that are no larger than `room`, if two images or more can
+    be in each, which batch norms need."""
+    parts = [n for n in range(1, images + 1) if images % n == 0 and images // n >= min(2, images)]
+    return next((n for n in parts if images // n <= room), parts[-1])
 
 
 def bytes_per_image(detector: Detector, size: int) -> int:
@@ -103,11 +108,10 @@ def _epochs(recipe: Recipe, images: int) -> int:
 def _workers(device: torch.device) -> int:
     """A CPU computes on the cores that workers would take: one for every four of them. A GPU
     leaves them all, and shares them with the other GPUs' processes."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores() // processes_here()
     if device.type == "cpu":
         return max(1, min(8, cores // 4))
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(16, cores // beside - 1))
+    return max(1, min(16, cores - 1))
 
 
 def _precision(device: torch.device) -> str:

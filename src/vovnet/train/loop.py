@@ -19,8 +19,8 @@ from vovnet.data.record import Dataset
 from vovnet.data.resident import resident_loader
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
-from vovnet.device import free_memory
-from vovnet.distributed import is_main, mean_across, rank, world_size
+from vovnet.device import free_memory, usable_cores
+from vovnet.distributed import is_main, mean_across, processes_here, rank, world_size
 from vovnet.errors import DataError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.models.sync_norm import synchronize_norms
@@ -63,7 +63,7 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of a whole epoch."""
-        return max(1, len(self.batches) // (self.recipe.accumulate or 1))
+        return len(self.batches) // (self.recipe.accumulate or 1)
 
     @property
     def share(self) -> float:
@@ -71,13 +71,19 @@ class Run:
         return self.length.share(self.progress.step, self.progress.seconds)
 
     @property
+    def finished(self) -> bool:
+        """Whether all steps are taken and the last epoch has ended, evaluated and saved."""
+        return self.share >= 1 and self.progress.step_of_epoch == 0
+
+    @property
     def plan(self) -> Plan:
         """The input side of the epoch under way, and its shares of mosaics and mixed pictures.
 
         They are the epoch's: taken up again in its middle, it goes on as it began.
         """
-        began = self.progress.step - self.progress.step_of_epoch
-        share = self.length.share(began, self.progress.seconds)
+        before = self.progress.step - self.progress.step_of_epoch
+        seconds = self.progress.seconds - self.progress.report.get("seconds", 0.0)
+        share = self.length.share(before, seconds)
         size = self.recipe.size_at(share, _full_size(self.detector, self.recipe))
         mosaic = self.recipe.mosaic_at(share)
         return Plan(size, mosaic, self.recipe.mixup)
@@ -114,11 +120,13 @@ def train(
     detector.train().to(memory_format=torch.channels_last)
     run = _start(detector, dataset, recipe, folder, device)
     if resume:
-        run.progress = load_state(run.state_path, run.learned)
-    loader = _loader(run, dataset, device)
+        _take_up(run, len(dataset))
     last = folder / "weights" / "last.safetensors"
+    if run.finished:
+        return last
+    loader = _loader(run, dataset, device)
     with StopRequest() as stop:
-        while run.share < 1:
+        while not run.finished:
             report = _train_epoch(run, loader, on_step, stop)
             run.progress = replace(
                 run.progress, epoch=run.progress.epoch + 1, step_of_epoch=0, report={}
@@ -128,9 +136,20 @@ def train(
             run.save()
             if done:
                 break
-            if run.share < 1 and _agreed(run, stop)[1]:
+            if not run.finished and _agreed(run, stop)[1]:
                 raise KeyboardInterrupt
     return last
+
+
+def _take_up(run: Run, images: int) -> None:
+    """Go on where the saved state stands."""
+    run.progress = load_state(run.state_path, run.learned)
+    if run.progress.images != images:
+        raise DataError(
+            f"{run.folder}: the data had {run.progress.images} images when the run began, and have "
+            f"{images} now; put them back, or start anew with --weights {run.folder}/weights/"
+            "last.safetensors"
+        )
 
 
 def _full_size(detector: Detector, recipe: Recipe) -> int:
@@ -166,7 +185,7 @@ def _start(
         Stepper(detector, _callable(detector.network, recipe, device), learned, recipe, device),
         batches,
         Length(),
-        Progress(),
+        Progress(images=len(dataset)),
         frozen,
     )
     run.length = _length(recipe, run.steps_per_epoch)
@@ -181,14 +200,12 @@ def _repeats(dataset: Dataset, recipe: Recipe) -> np.ndarray | None:
 
 def _callable(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
     """The network as the loop calls it."""
-    called: Any = network
-    if world_size() > 1:
-        called = DistributedDataParallel(
-            network, device_ids=[device.index] if device.type == "cuda" else None
-        )
-    if recipe.compile:
-        called = torch.compile(called)
-    return called
+    called: Any = torch.compile(network) if recipe.compile else network
+    if world_size() == 1:
+        return called
+    return DistributedDataParallel(
+        called, device_ids=[device.index] if device.type == "cuda" else None
+    )
 
 
 def _length(recipe: Recipe, steps_per_epoch: int) -> Length:
@@ -207,8 +224,10 @@ def _loader(run: Run, dataset: Dataset, device: torch.device) -> Iterable[Batch]
     # Half as large again as the input: zooming in still finds detail.
     longest = round(1.5 * _full_size(detector, recipe))
     mode = "off" if recipe.cache == "device" else recipe.cache
-    budget = free_memory(torch.device("cpu")) / 2
-    cache = open_cache(mode, dataset.records, longest, budget=budget)
+    beside = processes_here()
+    budget = free_memory(torch.device("cpu")) / 2 / beside
+    threads = max(1, usable_cores() // beside)
+    cache = open_cache(mode, dataset.records, longest, budget=budget, threads=threads)
     augment = _augmentation(recipe, detector)
     samples = TrainSamples(
         dataset, cache, augment, recipe.seed, recipe.difficult, masks=detector.masks
@@ -264,6 +283,8 @@ def _train_epoch(
         report = EpochReport(**progress.report)
     before = progress.seconds - report.seconds
     saved = time.monotonic()
+    if run.share >= 1:  # it was stopped after its last step, or its length was cut
+        return report
     for parts, waited in _parts_of_steps(loader, accumulate):
         began = time.perf_counter()
         _take_step(run, parts, report)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from vovnet.errors import VovnetError
 from vovnet.train.recipe import Recipe
 
 # Quintic Newton–Schulz coefficients of the reference implementation: fast, singular values end
@@ -92,6 +93,8 @@ def make_optimizers(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Opt
     """
     rate = recipe.lr or 0.0
     learning = [p for p in network.parameters() if p.requires_grad]
+    if not learning:
+        raise VovnetError("everything is frozen, and nothing left to learn; freeze less")
     hidden: list[Tensor] = []
     if recipe.optimizer == "muon":
         convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))

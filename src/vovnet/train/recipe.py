@@ -90,6 +90,8 @@ class Recipe:
 
 
 LENGTHS = ("epochs", "steps", "minutes")
+# What a run that goes on may have otherwise than it began: how long, and what only costs time.
+CHANGEABLE = (*LENGTHS, "accumulate", "workers", "cache", "save_minutes", "tensorboard")
 KINDS: dict[str, Any] = {field.name: field.type for field in fields(Recipe)}
 
 # What suits a model where neither recipe nor command line says otherwise.

@@ -9,8 +9,7 @@ RUN/weights/best.safetensors        the best by the recipe's metric, when there 
 RUN/tensorboard/                    events, when asked for
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,7 @@ def run_training(
         metrics = evaluate(averaged, truth) if truth and due else {}
         last_row = report.row({k: metrics.get(k) for k in figures} if truth else {})
         if is_main():
-            earlier = [row for row in results.rows if int(row["epoch"]) < last_row["epoch"]]
+            earlier = [row for row in results.rows if row["epoch"] < last_row["epoch"]]
             _keep_best(folder, history(earlier, recipe.metric), last_row.get(recipe.metric))
         for sink in sinks:
             sink.write(last_row)
@@ -172,11 +171,3 @@ def _keep_best(folder: Path, earlier: list[float], score: float | None) -> None:
         weights = folder / "weights"
         last = (weights / "last.safetensors").read_bytes()
         write_atomically(weights / "best.safetensors", last)
-
-
-def with_length(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """A recipe of another length: `given` holds one of epochs, steps and minutes, or nothing."""
-    if not given:
-        return recipe
-    length: dict[str, Any] = {"epochs": None, "steps": None, "minutes": None, **given}
-    return dataclasses.replace(recipe, **length)

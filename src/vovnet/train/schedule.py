@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Steps until a run's pace is known: the first ones wait for compilers and workers.
+_PACE = 10
+
 
 @dataclass(frozen=True)
 class Length:
@@ -15,12 +18,12 @@ class Length:
     def total(self, step: int, seconds: float) -> int:
         """Steps of the whole run; by the clock, what the pace so far promises.
 
-        `step` and `seconds` have been done. Before the first step a clocked run seems endless.
+        `step` and `seconds` have been done. Until its pace is known a clocked run seems endless.
         """
         if self.steps is not None:
             return self.steps
         assert self.seconds is not None
-        if not (step and seconds):
+        if step < _PACE or not seconds:
             return 10**9
         return max(step, round(step * self.seconds / seconds))
 

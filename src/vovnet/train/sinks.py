@@ -27,11 +27,11 @@ class CsvSink:
         self.rows: list[dict[str, Any]] = []
         if keep and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                self.rows = list(csv.DictReader(file))
+                self.rows = [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
     def write(self, row: dict[str, Any]) -> None:
         """Append an epoch's row, dropping rows of epochs that are being done again."""
-        self.rows = [r for r in self.rows if int(r["epoch"]) < row["epoch"]]
+        self.rows = [r for r in self.rows if r["epoch"] < row["epoch"]]
         self.rows.append(row)
         text = io.StringIO()
         writer = csv.DictWriter(text, list(row), extrasaction="ignore", lineterminator="\n")
@@ -41,6 +41,13 @@ class CsvSink:
 
     def close(self) -> None:
         """Nothing stays open between two rows."""
+
+
+def _value(text: str | None) -> int | float | None:
+    """What was written: a whole number, a number or nothing."""
+    if not text:
+        return None
+    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 class TensorBoardSink:
@@ -67,7 +74,7 @@ class TensorBoardSink:
 
 def history(rows: list[dict[str, Any]], metric: str) -> list[float]:
     """The metric of every evaluation so far, oldest first."""
-    return [float(row[metric]) for row in rows if row.get(metric) not in (None, "")]
+    return [row[metric] for row in rows if row.get(metric) is not None]
 
 
 def out_of_patience(rows: list[dict[str, Any]], metric: str, patience: int) -> bool:

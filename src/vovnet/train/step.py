@@ -86,8 +86,8 @@ class Stepper:
                 raise VovnetError(_memory_advice(part, self.recipe)) from None
             for name, value in found.items():
                 terms[name] = terms.get(name, 0.0) + value / len(parts)
-        self._update()
         self.watch.add(sum(terms.values()))
+        self._update()
         return terms
 
     def _forward_and_back(self, part: Batch, parts: int, last: bool) -> dict[str, float]:
@@ -120,13 +120,13 @@ class Stepper:
             scaler.unscale_(optimizer)
         clip = self.recipe.clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), clip))
-        overflow = scaler.is_enabled() and scaler.get_scale() >= _LEAST_SCALE
-        if not math.isfinite(norm) and not overflow:
+        if math.isfinite(norm):
+            for optimizer in self.learned.optimizers:
+                scaler.step(optimizer)
+            self.learned.average.update(network)
+        elif not scaler.is_enabled() or scaler.get_scale() < _LEAST_SCALE:
             raise DivergedError(f"the gradient's norm became {norm}")
-        for optimizer in self.learned.optimizers:
-            scaler.step(optimizer)  # fp16: left out if gradients overflowed, and the scale is cut
-        scaler.update()
-        self.learned.average.update(network)
+        scaler.update()  # fp16: the step that overflowed was left out, and the scale is cut
         network.zero_grad(set_to_none=True)
 
 

@@ -29,7 +29,8 @@ class StopRequest:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that Python did not set
+                signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
@@ -37,4 +38,4 @@ class StopRequest:
         self.asked = True
         if sys.platform != "win32":
             # A loader's workers heard it too: their end must not disturb what is to be done.
-            signal.signal(signal.SIGCHLD, lambda *_: None)
+            self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
