@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vovnet.errors import UnknownNameError, VovnetError
-from vovnet.lab.bench import Protocol, bench, bench_jobs, bench_module, one_line
+from vovnet.lab.bench import Protocol, _jobs, bench, bench_jobs, bench_module, one_line
 from vovnet.lab.competitor import Job
 from vovnet.lab.export_csv import write_csv
 from vovnet.lab.measurement import measured
@@ -224,3 +224,13 @@ def test_one_line():
     assert one_line(KeyError("x")) == "KeyError: 'x'"
     assert len(one_line(ValueError("x" * 1000))) == 300
     assert measured([[1.0]], "s", "x").valid is False
+
+
+def test_asking_for_several_precisions_is_asking_for_what_there_is():
+    ways = ["eager", "onnxruntime", "tensorrt"]
+    jobs = _jobs(["a", "b"], None, None, 1, "cpu", ways, ["fp32", "int8"])
+    asked = [(job.model, job.runtime, job.precision) for job in jobs]
+    one = [("eager", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "int8")]
+    # One that has none of them fails with the reason.
+    one += [("tensorrt", "fp32"), ("tensorrt", "int8")]
+    assert asked == [(name, *way) for name in ("a", "b") for way in one]
