@@ -258,3 +258,21 @@ def test_a_file_for_any_batch(tmp_path):
         x = images(batch, 3, 16, 16)
         (output,) = session.run(["output0"], {"images": x.numpy()})
         torch.testing.assert_close(torch.from_numpy(output), network(x).detach())
+
+
+SIGNALS = """
+import faulthandler, os, signal
+from torch import nn, ones
+from vovnet.runtimes import open_runtime
+faulthandler.enable()  # has signals handled on a stack of their own, as OpenVINO does
+runners = [open_runtime(nn.Conv2d(3, 4, 3), ones(1, 3, 32, 32), "openvino") for _ in range(2)]
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+while runners:
+    del runners[0]
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_signals_do_not_crash_a_process_that_had_openvino_runners():
+    found = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "handled\nhandled\n"), found.stderr
