@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,14 @@ def progress(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[
     with Progress(console=console, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda images: bar.advance(task, images)
+
+
+def tracked(items: Iterable[Any], total: int) -> Iterator[Any]:
+    """The items, with a bar that counts them."""
+    with progress("images", total) as advance:
+        for item in items:
+            yield item
+            advance(1)
 
 
 def print_json(value: Any) -> None:

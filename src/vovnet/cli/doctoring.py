@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from vovnet.cli._options import Json, Many
-from vovnet.cli._print import note, print_json
+from vovnet.cli._print import note, print_json, tracked
 from vovnet.errors import EXIT_OK, EXIT_REFUSED, VovnetError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def doctor(
         raise VovnetError(f"--workers {workers}: must be at least 1")
     path, given_split = parse_source(data)
     splits = [*([given_split] if given_split else []), *(split or [])]
-    examined = examine(path, splits, pixels=pixels, workers=workers)
+    examined = examine(path, splits, pixels=pixels, workers=workers, track=tracked)
     if fix is not None:
         return _fix(examined, fix, workers, as_json)
     if as_json:
@@ -72,7 +72,7 @@ def _fix(examined: "Examined", fix: Path, workers: int | None, as_json: bool) ->
 
     report = examined.report
     findings = write_clean_copy(examined, fix)
-    copy = examine(fix, pixels=report.pixels, workers=workers).report
+    copy = examine(fix, pixels=report.pixels, workers=workers, track=tracked).report
     if as_json:
         keys = ("data", "splits", "images", "boxes", "counts", "verdict")
         told = {"findings": [finding.to_dict() for finding in findings]}

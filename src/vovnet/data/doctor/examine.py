@@ -7,7 +7,7 @@ from typing import NamedTuple
 from vovnet.data._common import one_line, unknown_split
 from vovnet.data.doctor.box_checks import BOX_CHECKS, Placed, repeated
 from vovnet.data.doctor.image_checks import IMAGE_CHECKS, Pictured
-from vovnet.data.doctor.probe import Facts, default_workers, probe_files
+from vovnet.data.doctor.probe import Facts, Track, default_workers, probe_files
 from vovnet.data.doctor.raw import Layout, RawSet
 from vovnet.data.doctor.raw_coco import read_raw_coco
 from vovnet.data.doctor.raw_voc import read_raw_voc
@@ -38,14 +38,16 @@ def examine(
     *,
     pixels: bool | None = None,
     workers: int | None = None,
+    track: Track = lambda facts, count: facts,
 ) -> Examined:
     """Look for every kind of fault in the VOC, COCO or YOLO set at `path`.
 
     Without `splits` all are examined, and files that belong to none of them are told too. With
     `pixels` every image is decoded, which finds those damaged in the middle and nearly equal ones
     in two splits; otherwise only those that look cut short are. None decodes sets of up to
-    20,000 images. Whatever is wrong with the set is a finding; only for a path that holds no set,
-    and for a split that it does not have, `DataError` is raised.
+    20,000 images. `track` is given the facts of the files as they are found and their number, and
+    passes them on, as a progress bar does. Whatever is wrong with the set is a finding; only for a
+    path that holds no set, and for a split that it does not have, `DataError` is raised.
     """
     path = Path(path)
     layout, wanted = _look(path, splits)
@@ -53,7 +55,8 @@ def examine(
     paths = {image.path for image in raw.images() if image.path is not None}
     if pixels is None:
         pixels = len(paths) <= PIXELS_UP_TO
-    facts = probe_files(sorted(paths), pixels=pixels, workers=workers or default_workers())
+    workers = workers or default_workers()
+    facts = probe_files(sorted(paths), pixels=pixels, workers=workers, track=track)
     findings = [*raw.findings, *_of_images(raw, facts)]
     findings += [finding for check in SET_CHECKS for finding in check(raw, facts)]
     report = Report(

@@ -4,7 +4,7 @@ import hashlib
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from PIL import Image
 from vovnet.data._common import one_line
 from vovnet.data.images import MAX_PIXELS, ImageHeader, header_of, opened
 from vovnet.errors import ImageError
+
+Track = Callable[[Iterable["Facts"], int], Iterable["Facts"]]  # (facts, how many), passed on
 
 LOOK_SIDE = 16
 _TAIL = 1024
@@ -40,13 +42,21 @@ class Facts(NamedTuple):
     look: np.ndarray | None = None
 
 
-def probe_files(paths: Iterable[Path], *, pixels: bool, workers: int) -> dict[Path, Facts]:
-    """The facts of each file; `workers` threads share the work (Pillow decodes beside Python)."""
+def probe_files(
+    paths: Iterable[Path],
+    *,
+    pixels: bool,
+    workers: int,
+    track: Track = lambda facts, count: facts,
+) -> dict[Path, Facts]:
+    """The facts of each file; `workers` threads share the work (Pillow decodes beside Python), and
+    `track` sees it go on."""
     paths = list(dict.fromkeys(paths))
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         # Here and not only in `opened`: a thread that leaves it restores what another had found.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        facts = dict(zip(paths, pool.map(partial(probe, pixels=pixels), paths), strict=True))
+        probed = track(pool.map(partial(probe, pixels=pixels), paths), len(paths))
+        facts = dict(zip(paths, probed, strict=True))
         twins = _same_length(facts)
         for path, digest in zip(twins, pool.map(_digest, twins), strict=True):
             facts[path] = facts[path]._replace(digest=digest)
