@@ -48,6 +48,35 @@ def test_another_detector_on_the_same_backbone_gives_that():
     assert not any(part.startswith("backbone.stem") for part in transfer.anew)
 
 
+def test_a_wider_vovdet_grows_out_of_a_narrower_one(randomise_norms):
+    source, target = create_detector("vovdet_nano", PETS), create_detector("vovdet_small", PETS)
+    randomise_norms(source.network)
+    images = torch.rand(2, 3, 64, 64)
+    transfer = transfer_weights(source, target)
+    assert transfer == (len(target.network.state_dict()), (), True)
+    assert str(transfer).endswith("tensors kept, and grown wider, none begun anew")
+    for train in (False, True):
+        expected, found = (d.network.train(train)(images) for d in (source, target))
+        for one, other in zip(expected, found, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+    sum(part.square().sum() for part in target.network(images)).backward()
+    last = target.network.heads[0].box[-1]
+    assert last.weight.grad[:, 64:].abs().max() > 0  # what is new can learn
+
+
+def test_grown_detectors_begin_other_classes_anew():
+    source, target = create_detector("vovdet_nano", PETS), create_detector("vovdet_small", ("a",))
+    own = weights_of(target)
+    transfer = transfer_weights(source, target)
+    assert transfer.anew == tuple(f"heads.{i}.classes.2" for i in range(3))
+    assert all(torch.equal(weights_of(target)[k], own[k]) for k in own if ".classes.2." in k)
+
+
+def test_a_vovdet_does_not_shrink():
+    source, target = create_detector("vovdet_small", PETS), create_detector("vovdet_nano", PETS)
+    assert not transfer_weights(source, target).grown
+
+
 def test_weights_that_fit_nowhere_are_refused():
     source = create_detector("ssd300-mobilenet_v1", PETS)
     target = create_detector("vovdet_nano", PETS)

@@ -9,27 +9,33 @@ from torch import nn
 from vovnet.errors import UnknownNameError, WeightsError
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
+from vovnet.models.vovdet import VoVDet
+from vovnet.train.grow import can_grow, grow
 
 
 class Transfer(NamedTuple):
-    """How many tensors were taken over, and the parts of the network that begin anew."""
+    """How many tensors were taken over, the parts of the network that begin anew, and whether it
+    has grown: its first channels are the other network's."""
 
     kept: int
     anew: tuple[str, ...]
+    grown: bool = False
 
     def __str__(self) -> str:
+        kept = f"{self.kept} tensors kept{', and grown wider' if self.grown else ''}"
         if not self.anew:
-            return f"{self.kept} tensors kept, none begun anew"
-        return f"{self.kept} tensors kept; begun anew: {', '.join(self.anew)}"
+            return f"{kept}, none begun anew"
+        return f"{kept}; begun anew: {', '.join(self.anew)}"
 
 
 def transfer_weights(source: Detector, target: Detector) -> Transfer:
     """Copy into `target` every tensor of `source` that has the same name and shape there.
 
     What tells classes apart is only copied if both know the same classes in the same order. The
-    two may be different models: those on one backbone share its tensors. Raises `WeightsError` if
-    nothing fits.
+    two may be different models: those on one backbone share its tensors, and a VoVDet grows out of
+    a narrower one. Raises `WeightsError` if nothing fits.
     """
+    source, grown = _grown(source, target)
     theirs = source.network.state_dict()
     own = target.network.state_dict()
     of_classes = _class_tensors(target) if source.names != target.names else set()
@@ -46,7 +52,22 @@ def transfer_weights(source: Detector, target: Detector) -> Transfer:
         )
     target.network.load_state_dict(own | fitting)
     missing = [key for key in learned if key not in fitting]
-    return Transfer(len(fitting), tuple(dict.fromkeys(k.rpartition(".")[0] for k in missing)))
+    return Transfer(
+        len(fitting), tuple(dict.fromkeys(k.rpartition(".")[0] for k in missing)), grown
+    )
+
+
+def _grown(source: Detector, target: Detector) -> tuple[Detector, bool]:
+    """`source` as wide as `target`, if that is a wider VoVDet, and whether it is."""
+    narrow = source.network
+    if source.name == target.name or not isinstance(narrow, VoVDet):
+        return source, False
+    grown = create_detector(target.name, source.names)
+    wide = grown.network
+    if not isinstance(wide, VoVDet) or not can_grow(narrow, wide):
+        return source, False
+    grow(narrow, wide)
+    return grown, True
 
 
 def _class_tensors(detector: Detector) -> set[str]:
