@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -29,3 +33,26 @@ def test_bf16_is_taken_where_it_is_faster(monkeypatch, instructions, seconds, pa
 
 def test_the_probe_runs_both_ways():
     assert all(device._seconds_of_convolution(bf16, repeats=1) > 0 for bf16 in (True, False))
+
+
+# Pages that were new to the process while it used as much memory, again and again.
+FAULTS = """
+import resource, torch
+from vovnet.device import keep_freed_memory
+if {kept}:
+    keep_freed_memory()
+def use():
+    torch.zeros(16_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+counts = [use() for _ in range(12)]  # the first ones find their places
+print(counts[-1] - counts[-5])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_freed_memory_is_used_again():
+    def faults(kept: bool) -> int:
+        code = FAULTS.format(kept=kept)
+        return int(subprocess.check_output([sys.executable, "-c", code]))
+
+    assert faults(kept=True) < 100 < faults(kept=False)

@@ -12,7 +12,6 @@ import torch
 from vovnet.models import create_detector, create_model, list_detectors
 from vovnet.models.cifar import SPECS
 from vovnet.train.recipe import LENGTHS, Recipe, changed, read_recipe, recipe_from_dict
-from vovnet.train.schedule import learning_rate
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOL = runpy.run_path(str(ROOT / "tools" / "recipe_table.py"))
@@ -100,15 +99,7 @@ def test_published_schedule(path):
     assert (recipe.clip, recipe.ema_decay, recipe.patience) == (0, 0, 0)
 
     def rate(step: int) -> float:
-        return learning_rate(
-            step,
-            length,
-            peak=recipe.lr,
-            warmup=recipe.warmup,
-            final=recipe.final_lr,
-            milestones=recipe.milestones,
-            gamma=recipe.gamma,
-        )
+        return recipe.lr_at(step, length)
 
     assert rate(recipe.warmup) == printed.lr
     for number, drop in enumerate(printed.drops):

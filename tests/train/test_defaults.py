@@ -54,7 +54,7 @@ def test_families_differ():
 
 
 def test_workers_follow_the_machine(monkeypatch):
-    for cores, on_cpu, on_gpu in ((1, 1, 1), (2, 1, 1), (16, 4, 15), (128, 8, 16)):
+    for cores, on_cpu, on_gpu in ((1, 0, 1), (2, 0, 1), (16, 2, 15), (128, 8, 16)):
         monkeypatch.setattr(defaults, "usable_cores", lambda cores=cores: cores)
         assert settle(recipe(), 100, CPU).workers == on_cpu
         assert settle(recipe(), 100, CUDA).workers == on_gpu

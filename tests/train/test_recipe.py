@@ -205,10 +205,12 @@ def test_resolution_grows_over_the_run_and_never_past_the_full_size():
     assert {recipe.size_at(share, 64) for share in shares} == {64}
 
 
-def test_mosaics_between_two_shares_of_the_run():
-    recipe = Recipe("m", ("a",), mosaic=(0.4, 0.1, 0.8))
-    shares = [tenth / 10 for tenth in range(10)]
-    assert [recipe.mosaic_at(share) for share in shares] == [0.0] + [0.4] * 7 + [0.0] * 2
+@pytest.mark.parametrize("key", ["mosaic", "mixup"])
+def test_mixtures_between_two_shares_of_the_run(key):
+    recipe = recipe_from_dict({"model": "m", "data": "a", key: [0.4, 0.1, 0.8]})
+    probability = {"mosaic": recipe.mosaic_at, "mixup": recipe.mixup_at}[key]
+    found = [probability(tenth / 10) for tenth in range(10)]
+    assert found == [0.0] + [0.4] * 7 + [0.0] * 2
 
 
 def test_unreadable_recipes(tmp_path):

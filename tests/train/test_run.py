@@ -1,10 +1,12 @@
 """Runs that begin from other weights, leave things open, or compile their network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from vovnet.errors import WeightsError
 from vovnet.models.weights import load_detector, load_tensors
 from vovnet.train.recipe import Recipe, recipe_from_dict
 from vovnet.train.run import load_run, run_training
@@ -44,6 +46,13 @@ def test_what_was_chosen_is_said(voc, tmp_path):
     assert notes == ["chosen for 8 images on this machine: batch 2, lr 0.006"]
     run_training(load_run(tmp_path), tmp_path, resume=True, on_note=notes.append)
     assert len(notes) == 1
+
+
+def test_a_run_does_not_go_on_with_another_optimiser(voc, tmp_path):
+    run_training(recipe(voc), tmp_path)
+    edited = replace(load_run(tmp_path), optimizer="adamw", epochs=2)
+    with pytest.raises(WeightsError, match=r"holds the moments of muon.* put muon back"):
+        run_training(edited, tmp_path, resume=True)
 
 
 @pytest.mark.slow

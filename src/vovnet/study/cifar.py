@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from vovnet.data.cifar import SIDE, Cifar, read_cifar10
 from vovnet.data.loader import Batch
-from vovnet.device import usable_device
+from vovnet.device import keep_freed_memory, usable_device
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.files import write_atomically
 from vovnet.losses import Target
@@ -28,13 +28,10 @@ from vovnet.models.cifar import SPECS
 from vovnet.models.detector import Detector
 from vovnet.models.input_spec import InputSpec
 from vovnet.models.weights import save_tensors
-from vovnet.train.checkpoint import Learned, Progress, load_state, save_state
+from vovnet.train.checkpoint import Learned, Progress, begin, load_state, save_state
 from vovnet.train.defaults import settle
-from vovnet.train.ema import WeightAverage
-from vovnet.train.optimizers import make_optimizers
 from vovnet.train.recipe import Recipe
 from vovnet.train.report import EpochReport
-from vovnet.train.schedule import learning_rate
 from vovnet.train.sinks import CsvSink
 from vovnet.train.step import Stepper
 
@@ -68,12 +65,14 @@ def train_cifar(
     if len(recipe.data) > 1 or recipe.steps or recipe.minutes:
         raise VovnetError("CIFAR study: one folder of data, and a length in epochs")
     target = usable_device(device)
+    if target.type == "cpu":
+        keep_freed_memory()
     train, test = (read_cifar10(recipe.data[0], train=part) for part in (True, False))
     recipe = settle(recipe, len(train.labels), target)
     stepper = _stepper(recipe, train, target)
     progress = Progress()
     if resume:
-        progress = load_state(folder / "state.safetensors", stepper.learned)
+        progress = load_state(folder / "state.safetensors", stepper.learned, recipe.optimizer)
     config = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
     write_atomically(folder / "config.yaml", config.encode())
     results = CsvSink(folder / "results.csv", keep=resume)
@@ -95,13 +94,7 @@ def _stepper(recipe: Recipe, train: Cifar, device: torch.device) -> Stepper:
     network = create_model(recipe.model).to(device).to(memory_format=torch.channels_last)
     spec = InputSpec((SIDE, SIDE), "warp", *channel_statistics(train.images))
     detector = Detector(recipe.model, network, _cross_entropy, None, spec, NAMES).train()
-    learned = Learned(
-        network,
-        WeightAverage(network, recipe.ema_decay),
-        make_optimizers(network, recipe),
-        torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16"),
-    )
-    return Stepper(detector, network, learned, recipe, device)
+    return Stepper(detector, network, begin(network, recipe, device), recipe, device)
 
 
 def _cross_entropy(
@@ -164,15 +157,7 @@ def _train_epoch(
     total = epochs * (len(train.labels) // size)
     began = time.perf_counter()
     for batch in _batches(train, recipe, progress.epoch, stepper.detector.input_spec.mean):
-        report.lr = learning_rate(
-            progress.step,
-            total,
-            peak=recipe.lr or 0.0,
-            warmup=recipe.warmup,
-            final=recipe.final_lr,
-            milestones=recipe.milestones,
-            gamma=recipe.gamma,
-        )
+        report.lr = recipe.lr_at(progress.step, total)
         report.add(stepper([batch], report.lr), len(batch.targets))
         progress.step += 1
     report.seconds = time.perf_counter() - began

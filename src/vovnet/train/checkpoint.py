@@ -12,6 +12,8 @@ from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import WeightsError
 from vovnet.models.weights import load_tensors, save_tensors
 from vovnet.train.ema import WeightAverage
+from vovnet.train.optimizers import make_optimizers
+from vovnet.train.recipe import Recipe
 
 
 @dataclass
@@ -37,6 +39,16 @@ class Learned:
     scaler: torch.amp.GradScaler
 
 
+def begin(network: nn.Module, recipe: Recipe, device: torch.device) -> Learned:
+    """A network at the start of its training by a settled recipe."""
+    return Learned(
+        network,
+        WeightAverage(network, recipe.ema_decay),
+        make_optimizers(network, recipe),
+        torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16"),
+    )
+
+
 def save_state(path: Path, progress: Progress, learned: Learned, recipe: Mapping[str, Any]) -> None:
     """Write all of it as one safetensors file.
 
@@ -58,13 +70,19 @@ def save_state(path: Path, progress: Progress, learned: Learned, recipe: Mapping
     save_tensors(path, tensors, metadata)
 
 
-def load_state(path: Path, learned: Learned) -> Progress:
+def load_state(path: Path, learned: Learned, optimizer_name: str) -> Progress:
     """Put a saved state back into the given objects; returns how far the run had come.
 
     Of several processes the first one reads it for all: others may be on other machines. Raises
-    `WeightsError` if the file is not a state of this network.
+    `WeightsError` if the file is not a state of this network, or saved by another optimiser.
     """
     tensors, metadata = broadcast_object(load_tensors(path) if is_main() else None)
+    saved_by = metadata.get("recipe", {}).get("optimizer", optimizer_name)
+    if saved_by != optimizer_name:
+        raise WeightsError(
+            f"{path}: holds the moments of {saved_by}, and the run's config.yaml now says "
+            f"{optimizer_name}; put {saved_by} back, or start anew with --weights"
+        )
     try:
         learned.network.load_state_dict(_part(tensors, "network."))
         learned.average.network.load_state_dict(_part(tensors, "average."))

@@ -106,11 +106,12 @@ def _epochs(recipe: Recipe, images: int) -> int:
 
 
 def _workers(device: torch.device) -> int:
-    """A CPU computes on the cores that workers would take: one for every four of them. A GPU
-    leaves them all, and shares them with the other GPUs' processes."""
+    """A CPU computes on the cores that workers would take, and a single busy worker makes the
+    threads of all the others' cores wait for one: below 8 cores there is none. A GPU leaves them
+    all, and shares them with the other GPUs' processes."""
     cores = usable_cores() // processes_here()
     if device.type == "cpu":
-        return max(1, min(8, cores // 4))
+        return min(8, cores // 8)
     return max(1, min(16, cores - 1))
 
 

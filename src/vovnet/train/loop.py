@@ -25,13 +25,11 @@ from vovnet.errors import DataError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.models.sync_norm import synchronize_norms
 from vovnet.models.weights import save_detector
-from vovnet.train.checkpoint import Learned, Progress, load_state, save_state
+from vovnet.train.checkpoint import Learned, Progress, begin, load_state, save_state
 from vovnet.train.defaults import settle
-from vovnet.train.ema import WeightAverage
-from vovnet.train.optimizers import make_optimizers
 from vovnet.train.recipe import Recipe
 from vovnet.train.report import EpochReport
-from vovnet.train.schedule import Length, learning_rate
+from vovnet.train.schedule import Length
 from vovnet.train.step import DivergedError, Stepper
 from vovnet.train.stopping import StopRequest
 from vovnet.train.transfer import freeze
@@ -85,8 +83,7 @@ class Run:
         seconds = self.progress.seconds - self.progress.report.get("seconds", 0.0)
         share = self.length.share(before, seconds)
         size = self.recipe.size_at(share, _full_size(self.detector, self.recipe))
-        mosaic = self.recipe.mosaic_at(share)
-        return Plan(size, mosaic, self.recipe.mixup)
+        return Plan(size, self.recipe.mosaic_at(share), self.recipe.mixup_at(share))
 
     def save(self) -> None:
         """Write the resumable state."""
@@ -143,7 +140,7 @@ def train(
 
 def _take_up(run: Run, images: int) -> None:
     """Go on where the saved state stands."""
-    run.progress = load_state(run.state_path, run.learned)
+    run.progress = load_state(run.state_path, run.learned, run.recipe.optimizer)
     if run.progress.images != images:
         raise DataError(
             f"{run.folder}: the data had {run.progress.images} images when the run began, and have "
@@ -162,12 +159,7 @@ def _start(
     frozen = freeze(detector.network, recipe.freeze)
     if recipe.sync_bn:
         synchronize_norms(detector.network)
-    learned = Learned(
-        detector.network,
-        WeightAverage(detector.network, recipe.ema_decay),
-        make_optimizers(detector.network, recipe),
-        torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16"),
-    )
+    learned = begin(detector.network, recipe, device)
     batches = EpochBatches(
         len(dataset),
         (recipe.batch or 1) // (recipe.accumulate or 1),
@@ -334,16 +326,7 @@ def _take_step(run: Run, parts: list[Batch], report: EpochReport) -> None:
     recipe, step = run.recipe, run.progress.step
     # Two-stage detectors draw the regions they train on; a resumed run must draw the same.
     torch.manual_seed((recipe.seed + step * world_size() + rank()) % 2**63)
-    total = run.length.total(step, run.progress.seconds)
-    report.lr = learning_rate(
-        step,
-        total,
-        peak=recipe.lr or 0.0,
-        warmup=recipe.warmup,
-        final=recipe.final_lr,
-        milestones=recipe.milestones,
-        gamma=recipe.gamma,
-    )
+    report.lr = recipe.lr_at(step, run.length.total(step, run.progress.seconds))
     try:
         losses = run.stepper(parts, report.lr)
     except DivergedError as error:

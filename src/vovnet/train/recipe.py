@@ -7,6 +7,7 @@ from typing import Any, Literal
 from vovnet.data.yaml_file import read_yaml
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.train.recipe_checks import check_recipe, frozen, plain
+from vovnet.train.schedule import learning_rate
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ class Recipe:
     zoom: tuple[float, float] = (0.45, 1.6)  # least and greatest
     aspect: float = 0.3  # greatest log ratio of the two scales
     mosaic: tuple[float, float, float] = (0.4, 0.1, 0.8)  # probability, from share, to share
-    mixup: float = 0.0  # probability that two samples are laid over each other
+    mixup: tuple[float, float, float] = (
+        0.0,
+        0.1,
+        0.8,
+    )  # two laid over each other, likewise
     flip: float = 0.5
     vertical_flip: float = 0.0
     difficult: bool = False  # train on boxes marked difficult
@@ -81,12 +86,34 @@ class Recipe:
 
     def mosaic_at(self, share: float) -> float:
         """Probability that a sample is a mosaic at a share of the run."""
-        probability, start, end = self.mosaic
-        return probability if start <= share < end else 0.0
+        return _between(self.mosaic, share)
+
+    def mixup_at(self, share: float) -> float:
+        """Probability that another sample is laid over one at a share of the run."""
+        return _between(self.mixup, share)
+
+    def lr_at(self, step: int, total: int) -> float:
+        """Learning rate of a step, counted from 0, in a run of `total` steps; settled recipes
+        only."""
+        assert self.lr is not None
+        return learning_rate(
+            step,
+            total,
+            peak=self.lr,
+            warmup=self.warmup,
+            final=self.final_lr,
+            milestones=self.milestones,
+            gamma=self.gamma,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers for YAML and JSON."""
         return {k: plain(v) for k, v in asdict(self).items()}
+
+
+def _between(when: tuple[float, float, float], share: float) -> float:
+    probability, start, end = when
+    return probability if start <= share < end else 0.0
 
 
 LENGTHS = ("epochs", "steps", "minutes")

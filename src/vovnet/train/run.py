@@ -18,7 +18,7 @@ import yaml
 
 from vovnet.data.open import merge_datasets, open_dataset, parse_source
 from vovnet.data.record import Dataset, problem_lines
-from vovnet.device import usable_device
+from vovnet.device import keep_freed_memory, usable_device
 from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.evaluate.run import evaluate
@@ -76,6 +76,8 @@ def run_training(
     was found wrong with the annotations and what was taken from other weights.
     """
     target = usable_device(device)  # before the data, which can take minutes to read
+    if target.type == "cpu":
+        keep_freed_memory()
     tell = on_note or (lambda line: None)
     dataset = open_training_data(recipe)
     for line in problem_lines(dataset):
