@@ -47,9 +47,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mosaic_20": {"mosaic": [0.2, 0.1, 0.8]},
     "mosaic_70": {"mosaic": [0.7, 0.1, 0.8]},
     "mosaic_to_90": {"mosaic": [0.4, 0.1, 0.9]},
-    "mixup_15": {"mixup": 0.15},
+    "mixup_15": {"mixup": [0.15, 0.1, 0.8]},
     "zoom_narrow": {"zoom": [0.7, 1.4]},
     "zoom_wide": {"zoom": [0.3, 2.0]},
+    "zoom_centred": {"zoom": [0.6, 1.8]},  # objects as large as in the evaluated whole images
     "aspect_0": {"aspect": 0.0},
     "balance": {"balance": 0.1},
     "resolution_constant": {"resolution": []},

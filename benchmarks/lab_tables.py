@@ -205,7 +205,8 @@ def markdown(lines: Sequence[dict], rows: Sequence[BenchRow]) -> str:
         "Batch 1, the network alone, medians; a question mark: the repeats disagree.",
         "",
         f"{machine['cpu']['model']}, {machine['cpu']['torch_threads']} threads, "
-        f"torch {machine['versions']['torch']}, {rows[0].started}.",
+        f"torch {machine['versions']['torch']}, {rows[0].started}: "
+        "`python benchmarks/lab_tables.py --html`.",
         *(f"Energy not measured: {reason}." for reason in sorted(reasons)),
         "",
         "| VoVNet | against | runtime | images/s | speed | FLOP/s | energy |",

@@ -1,7 +1,8 @@
 """Training images/s of our loop against a plain loop after torchvision's references.
 
     python benchmarks/train_throughput.py [--data ../shared/data/voc2007@fit]
-        [--model ssd300-mobilenet_v1] [--batch 8] [--windows 7] [--steps 8] [--device cpu]
+        [--model ssd300-mobilenet_v1 dsod300-vovnet27_slim] [--batch 8] [--windows 7] [--steps 8]
+        [--device cpu]
         [--workers N] [--reference-workers N] [--augment zoom] [--cache device] [--out FILE.csv]
 
 Three contestants train the same network, from the same images, in batches of the same size, by SGD:
@@ -14,8 +15,8 @@ Three contestants train the same network, from the same images, in batches of th
 
 Each is a group of processes that runs as if it were alone. They take turns: all but one are stopped
 (SIGSTOP), so that none has the other's leftovers of processor or cache to its credit. A window is
-`--steps` whole steps. Prints CSV: images/s (median over windows, least, greatest), the ratios of
-window to window, and the share of its time that each waits for data.
+`--steps` whole steps. Prints CSV, a line a model: images/s (median over windows, least, greatest),
+the ratios of window to window, and the share of its time that each waits for data.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def tell(images: int, waited: float) -> None:
 def recipe_of(given: argparse.Namespace, **changes: Any) -> Recipe:
     """What our loop trains by: torchvision's optimiser, everything else as it comes."""
     values = {
-        "model": given.model,
+        "model": given.model[0],
         "data": given.data,
         "steps": 10**9,
         "batch": given.batch,
@@ -94,7 +95,7 @@ def torchvision(given: argparse.Namespace) -> None:
     from torchvision_reference import endless, preset, torchvision_ssd, train_step
 
     dataset = open_training_data(recipe_of(given))
-    model = torchvision_ssd(create_detector(given.model, dataset.names)).to(given.device).train()
+    model = torchvision_ssd(create_detector(given.model[0], dataset.names)).to(given.device).train()
     optimizer = torch.optim.SGD(model.parameters(), LR, momentum=0.9, weight_decay=WEIGHT_DECAY)
     batches = endless(dataset.records, preset("ssd"), given.batch, given.reference_workers)
     began = time.perf_counter()
@@ -130,7 +131,7 @@ def synthetic(given: argparse.Namespace) -> None:
                 yield batch
 
     dataset = open_training_data(recipe_of(given))
-    size = create_detector(given.model, dataset.names).input_spec.size
+    size = create_detector(given.model[0], dataset.names).input_spec.size
     batch = made_up(size, given.batch, len(dataset.names))
     loop.train_loader = lambda *_, **__: OneBatch()
     vovnet(given, cache="off")
@@ -159,8 +160,9 @@ class Window(NamedTuple):
 class Contestant:
     """A training in processes of its own, stopped except within `run`."""
 
-    def __init__(self, name: str) -> None:
-        command = [sys.executable, __file__, *sys.argv[1:], "--contestant", name]
+    def __init__(self, name: str, model: str) -> None:
+        own = ["--model", model, "--contestant", name]  # the last ones count
+        command = [sys.executable, __file__, *sys.argv[1:], *own]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
 
     def _signal(self, number: int) -> None:
@@ -190,18 +192,18 @@ class Contestant:
         self.process.wait()
 
 
-def measure(given: argparse.Namespace) -> dict[str, list[Window]]:
-    """The windows of every contestant, in turns."""
+def measure(given: argparse.Namespace, model: str) -> dict[str, list[Window]]:
+    """The windows of every contestant with one model, in turns."""
     contestants: dict[str, Contestant] = {}
     windows: dict[str, list[Window]] = {name: [] for name in CONTESTANTS}
     try:
         for name in CONTESTANTS:
-            contestants[name] = Contestant(name)
+            contestants[name] = Contestant(name, model)
             contestants[name].run(given.warmup)  # alone: the others are not there, or stopped
         for turn in range(given.windows):
             for name in CONTESTANTS[:: 1 if turn % 2 else -1]:
                 windows[name].append(contestants[name].run(given.steps))
-                print(f"{turn + 1}: {name} {windows[name][-1].rate:.2f}/s", file=sys.stderr)
+                print(f"{model} {turn + 1}: {name} {windows[name][-1].rate:.2f}/s", file=sys.stderr)
     finally:
         for contestant in contestants.values():
             contestant.end()
@@ -218,10 +220,10 @@ def spread(name: str, values: list[float]) -> dict[str, float]:
     }
 
 
-def result(given: argparse.Namespace, windows: dict[str, list[Window]]) -> dict:
-    """The line of the result."""
+def result(given: argparse.Namespace, model: str, windows: dict[str, list[Window]]) -> dict:
+    """A model's line of the result."""
     rates = {name: [window.rate for window in windows[name]] for name in CONTESTANTS}
-    row: dict = {"model": given.model, "batch": given.batch, "device": given.device}
+    row: dict = {"model": model, "batch": given.batch, "device": given.device}
     row |= {"augment": given.augment, "cache": given.cache or "ram"}
     for name in CONTESTANTS:
         row |= spread(f"{name}_images_per_s", rates[name])
@@ -238,7 +240,8 @@ def parse() -> argparse.Namespace:
     """The command line; --contestant is for the processes that this one starts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=["../shared/data/voc2007@fit"])
-    parser.add_argument("--model", default="ssd300-mobilenet_v1", help="an SSD, Pelee or DSOD")
+    models = ["ssd300-mobilenet_v1", "dsod300-vovnet27_slim"]
+    parser.add_argument("--model", nargs="+", default=models, help="an SSD, Pelee or DSOD")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--windows", type=int, default=7, help="turns of each")
     parser.add_argument("--steps", type=int, default=8, help="of a window")
@@ -261,8 +264,8 @@ def main() -> None:
         TRAINERS[given.contestant](given)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else contestants stay, stopped
-    row = result(given, measure(given))
-    write_rows(given.out, [row])
+    rows = [result(given, model, measure(given, model)) for model in given.model]
+    write_rows(given.out, rows)
 
 
 if __name__ == "__main__":
