@@ -26,6 +26,7 @@ def publish(run: Path, name: str, val: str, licence: str, command: str, imgsz: i
         "recipe": training["recipe"],
         "epochs_done": training["epoch"],
         "category_ids": list(range(1, len(training["names"]) + 1)),
+        **{key: training[key] for key in ("averaged",) if key in training},
     }
     save_detector(path, load_detector(last, imgsz=imgsz), half=True, **facts)
     # Measured on the file as it ships, then written into it.
