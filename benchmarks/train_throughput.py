@@ -2,8 +2,8 @@
 
     python benchmarks/train_throughput.py [--data ../shared/data/voc2007@fit]
         [--model ssd300-mobilenet_v1 dsod300-vovnet27_slim] [--batch 8] [--windows 7] [--steps 8]
-        [--device cpu]
-        [--workers N] [--reference-workers N] [--augment zoom] [--cache device] [--out FILE.csv]
+        [--device cpu] [--workers N] [--reference-workers N] [--augment zoom] [--cache device]
+        [--out FILE.csv]
 
 Three contestants train the same network, from the same images, in batches of the same size, by SGD:
 
@@ -56,7 +56,7 @@ def tell(images: int, waited: float) -> None:
 def recipe_of(given: argparse.Namespace, **changes: Any) -> Recipe:
     """What our loop trains by: torchvision's optimiser, everything else as it comes."""
     values = {
-        "model": given.model[0],
+        "model": given.model,
         "data": given.data,
         "steps": 10**9,
         "batch": given.batch,
@@ -95,7 +95,7 @@ def torchvision(given: argparse.Namespace) -> None:
     from torchvision_reference import endless, preset, torchvision_ssd, train_step
 
     dataset = open_training_data(recipe_of(given))
-    model = torchvision_ssd(create_detector(given.model[0], dataset.names)).to(given.device).train()
+    model = torchvision_ssd(create_detector(given.model, dataset.names)).to(given.device).train()
     optimizer = torch.optim.SGD(model.parameters(), LR, momentum=0.9, weight_decay=WEIGHT_DECAY)
     batches = endless(dataset.records, preset("ssd"), given.batch, given.reference_workers)
     began = time.perf_counter()
@@ -131,7 +131,7 @@ def synthetic(given: argparse.Namespace) -> None:
                 yield batch
 
     dataset = open_training_data(recipe_of(given))
-    size = create_detector(given.model[0], dataset.names).input_spec.size
+    size = create_detector(given.model, dataset.names).input_spec.size
     batch = made_up(size, given.batch, len(dataset.names))
     loop.train_loader = lambda *_, **__: OneBatch()
     vovnet(given, cache="off")
@@ -261,6 +261,7 @@ def main() -> None:
     """Measure and print, or be a contestant."""
     given = parse()
     if given.contestant:
+        [given.model] = given.model
         TRAINERS[given.contestant](given)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else contestants stay, stopped

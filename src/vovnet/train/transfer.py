@@ -52,15 +52,14 @@ def transfer_weights(source: Detector, target: Detector) -> Transfer:
         )
     target.network.load_state_dict(own | fitting)
     missing = [key for key in learned if key not in fitting]
-    return Transfer(
-        len(fitting), tuple(dict.fromkeys(k.rpartition(".")[0] for k in missing)), grown
-    )
+    anew = tuple(dict.fromkeys(key.rpartition(".")[0] for key in missing))
+    return Transfer(len(fitting), anew, grown)
 
 
 def _grown(source: Detector, target: Detector) -> tuple[Detector, bool]:
     """`source` as wide as `target`, if that is a wider VoVDet, and whether it is."""
-    narrow = source.network
-    if source.name == target.name or not isinstance(narrow, VoVDet):
+    narrow, same = source.network, source.name == target.name
+    if same or not (isinstance(narrow, VoVDet) and isinstance(target.network, VoVDet)):
         return source, False
     grown = create_detector(target.name, source.names)
     wide = grown.network

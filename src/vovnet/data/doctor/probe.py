@@ -47,7 +47,7 @@ def probe_files(
     *,
     pixels: bool,
     workers: int,
-    track: Track = lambda facts, count: facts,
+    track: Track,
 ) -> dict[Path, Facts]:
     """The facts of each file; `workers` threads share the work (Pillow decodes beside Python), and
     `track` sees it go on."""
