@@ -18,11 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from vovnet.errors import WeightsError
+from vovnet.errors import VovnetError, WeightsError
 from vovnet.files import write_atomically
 from vovnet.models import create_model, vovnet
+from vovnet.models.backbone import Backbone
 from vovnet.models.misfit import misfit, not_finite
-from vovnet.models.weights import load_metadata, save_tensors
+from vovnet.models.trunks import create_backbone
+from vovnet.models.weights import load_metadata, load_tensors, save_tensors
 
 Dialect = Literal["ours", "timm", "official"]
 Tensors = dict[str, Tensor]
@@ -82,6 +84,28 @@ def convert(source: Path, destination: Path, to: Dialect = "ours") -> Converted:
         names = timm if to == "timm" else from_timm_to_official(timm)
         write_atomically(destination, save({k: v.contiguous() for k, v in names.items()}))
     return result
+
+
+def load_backbone(path: Path) -> Backbone:
+    """The backbone of a file that `convert` wrote for us; a classifier's last layer is left out.
+
+    Raises `WeightsError` if the file cannot be read, or does not fit the model that it names.
+    """
+    tensors, facts = load_tensors(path)
+    try:
+        backbone = create_backbone(facts["model"], **facts["settings"])
+    except (KeyError, TypeError, VovnetError) as error:
+        raise WeightsError(f"{path}: its metadata makes no backbone ({error})") from None
+    given = {
+        key.removeprefix("backbone."): value
+        for key, value in tensors.items()
+        if not key.startswith("head.")
+    }
+    shapes = ({k: v.shape for k, v in named.items()} for named in (backbone.state_dict(), given))
+    if fault := misfit(*shapes) or not_finite(given):
+        raise WeightsError(f"{path}: {fault}")
+    backbone.load_state_dict(given)
+    return backbone
 
 
 def _told_by_metadata(path: Path) -> tuple[str, dict[str, Any], int] | None:

@@ -26,13 +26,12 @@ from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.rcnn import RCNN
-from vovnet.models.weights import load_detector
 from vovnet.train.defaults import settle
 from vovnet.train.loop import StepHook, train
 from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
 from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
-from vovnet.train.transfer import transfer_weights
+from vovnet.train.transfer import begin_from
 
 RowHook = Callable[[dict[str, Any]], None]
 NoteHook = Callable[[str], None]
@@ -84,8 +83,7 @@ def run_training(
         tell(line)
     detector = _detector(recipe, dataset)
     if recipe.weights is not None and not resume:
-        kept = transfer_weights(load_detector(recipe.weights), detector)
-        tell(f"{recipe.weights}: {kept}")
+        tell(f"{recipe.weights}: {begin_from(recipe.weights, detector)}")
     detector.to(target)
     truth = _validation_data(recipe, detector)
     figures = (*_FIGURES, *(_MASK_FIGURES if detector.masks else ()))

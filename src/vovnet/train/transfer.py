@@ -1,31 +1,49 @@
 """Beginning a run from trained weights, whatever their classes, with parts that stay frozen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vovnet.errors import UnknownNameError, WeightsError
 from vovnet.models import create_detector
+from vovnet.models.backbone import Backbone
+from vovnet.models.convert import load_backbone
 from vovnet.models.detector import Detector
 from vovnet.models.vovdet import VoVDet
+from vovnet.models.vovnet import VoVNet
+from vovnet.models.weights import load_detector, load_metadata, weights_path
 from vovnet.train.grow import can_grow, grow
+
+_BACKBONE = "backbone."  # before the names of a backbone's tensors, wherever a network keeps it
 
 
 class Transfer(NamedTuple):
-    """How many tensors were taken over, the parts of the network that begin anew, and whether it
-    has grown: its first channels are the other network's."""
+    """How many tensors were taken over, the parts of the network that begin anew, whether it has
+    grown (its first channels are the other network's), and what the two backbones do differently
+    although their tensors fit."""
 
     kept: int
     anew: tuple[str, ...]
     grown: bool = False
+    differing: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         kept = f"{self.kept} tensors kept{', and grown wider' if self.grown else ''}"
-        if not self.anew:
-            return f"{kept}, none begun anew"
-        return f"{kept}; begun anew: {', '.join(self.anew)}"
+        anew = f"; begun anew: {', '.join(self.anew)}" if self.anew else ", none begun anew"
+        differing = "".join(f"; {what}" for what in self.differing)
+        return kept + anew + differing
+
+
+def begin_from(weights: str, target: Detector) -> Transfer:
+    """Copy into `target` what fits of a detector's weights (a shipped name or a file), or of a
+    backbone's as `vovnet convert` writes them. Raises `WeightsError` if nothing does."""
+    path = weights_path(weights)
+    if "num_classes" in load_metadata(path):
+        return transfer_backbone(load_backbone(path), target)
+    return transfer_weights(load_detector(path), target)
 
 
 def transfer_weights(source: Detector, target: Detector) -> Transfer:
@@ -36,24 +54,64 @@ def transfer_weights(source: Detector, target: Detector) -> Transfer:
     a narrower one. Raises `WeightsError` if nothing fits.
     """
     source, grown = _grown(source, target)
-    theirs = source.network.state_dict()
-    own = target.network.state_dict()
     of_classes = _class_tensors(target) if source.names != target.names else set()
-    fitting = {
-        key: theirs[key]
-        for key, value in own.items()
-        if key not in of_classes and key in theirs and theirs[key].shape == value.shape
-    }
+    tensors = {k: v for k, v in _tensors(source.network).items() if k not in of_classes}
+    kept = _take(tensors, target, source.name)
+    pair = _backbone_of(source.network)[1], _backbone_of(target.network)[1]
+    return kept._replace(grown=grown, differing=_differing(*pair))
+
+
+def transfer_backbone(source: Backbone, target: Detector) -> Transfer:
+    """Copy into `target`'s backbone every tensor of `source` that has the same name and shape."""
+    tensors = {_BACKBONE + key: value for key, value in source.state_dict().items()}
+    kept = _take(tensors, target, source.name)
+    return kept._replace(differing=_differing(source, _backbone_of(target.network)[1]))
+
+
+def _take(theirs: Mapping[str, Tensor], target: Detector, source: str) -> Transfer:
+    own = _tensors(target.network)
+    fitting = {k: theirs[k] for k, v in own.items() if k in theirs and theirs[k].shape == v.shape}
     learned = [key for key in own if not key.endswith("num_batches_tracked")]
     if not any(key in fitting for key in learned):
         raise WeightsError(
-            f"weights of {source.name}: nothing in them fits {target.name}; start from weights of "
+            f"weights of {source}: nothing in them fits {target.name}; start from weights of "
             "the same model or backbone"
         )
-    target.network.load_state_dict(own | fitting)
+    for key, value in fitting.items():
+        own[key].copy_(value)
     missing = [key for key in learned if key not in fitting]
-    anew = tuple(dict.fromkeys(key.rpartition(".")[0] for key in missing))
-    return Transfer(len(fitting), anew, grown)
+    return Transfer(len(fitting), tuple(dict.fromkeys(key.rpartition(".")[0] for key in missing)))
+
+
+def _backbone_of(network: nn.Module) -> tuple[str, nn.Module | None]:
+    """A network's backbone and its name inside it; none in a network that has none apart."""
+    found = ((name, m) for name, m in network.named_modules() if isinstance(m, Backbone))
+    return next(found, ("", None))
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """The network's own tensors, the backbone's named alike in every detector."""
+    name, _ = _backbone_of(network)
+    inside = f"{name}." if name else _BACKBONE
+    return {
+        _BACKBONE + key.removeprefix(inside) if key.startswith(inside) else key: value
+        for key, value in network.state_dict().items()
+    }
+
+
+def _differing(source: nn.Module | None, target: nn.Module | None) -> tuple[str, ...]:
+    """What no tensor tells: stem, identity, eSE and norms of two VoVNets, where they differ."""
+    if not (isinstance(source, VoVNet) and isinstance(target, VoVNet)):
+        return ()
+    pairs = [
+        (field.name, getattr(source.spec, field.name), getattr(target.spec, field.name))
+        for field in fields(source.spec)
+    ]
+    return tuple(
+        f"their backbone's {name} was {theirs}, this one's is {own}"
+        for name, theirs, own in pairs
+        if isinstance(own, str | bool) and theirs != own
+    )
 
 
 def _grown(source: Detector, target: Detector) -> tuple[Detector, bool]:
@@ -73,16 +131,20 @@ def _class_tensors(detector: Detector) -> set[str]:
     """Names of the tensors whose shape depends on the number of classes."""
     with torch.device("meta"):
         more = create_detector(detector.name, (*map(str, range(len(detector.names) + 1)),))
-    own = detector.network.state_dict()
-    return {k for k, v in more.network.state_dict().items() if v.shape != own[k].shape}
+    own = _tensors(detector.network)
+    return {k for k, v in _tensors(more.network).items() if v.shape != own[k].shape}
 
 
 def freeze(network: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
     """Take the parts (names of modules, such as "backbone" or "backbone.stem") out of training.
 
-    Returns them: their batch norms must be kept in eval mode. Raises `UnknownNameError`.
+    "backbone" means it wherever the network keeps it. Returns them: their batch norms must be kept
+    in eval mode. Raises `UnknownNameError`.
     """
     modules = dict(network.named_modules())
+    backbone = _backbone_of(network)[1]
+    if backbone is not None:
+        modules |= {f"{_BACKBONE}{key}".rstrip("."): part for key, part in backbone.named_modules()}
     for part in parts:
         if not part or part not in modules:
             known = [name for name in modules if name and name.count(".") < 2]
