@@ -5,8 +5,8 @@
         [--out benchmarks/results/ablations.csv]
 
 A variant is the recipe with other values, trained briefly. `--holdout` images, drawn once from the
-list fit, are left out of training and measured on; the list report stays unseen, since what is
-chosen by a figure must not be reported by it. Variants are compared after the same time, so that a
+list fit, are left out of training and measured on, not the list report: what is chosen by a figure
+must not be reported by it. Variants are compared after the same time, so that a
 slower step must be worth it; by --epochs, after the same images.
 
 Each variant's run lies below --work with its result: what is finished is not done again, what was
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from common import derive_voc, machine, voc_list, write_rows
+from common import claim, derive_voc, machine, voc_list, write_rows
 from vovnet.files import write_atomically
 from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
 from vovnet.train.run import load_run, run_training
@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch_16": {"batch": 16},
     "batch_64": {"batch": 64},
     "adamw": {"optimizer": "adamw", "lr": 0.002},
-    "sgd": {"optimizer": "sgd", "lr": 0.02, "nesterov": True, "weight_decay": 0.0005},
+    "sgd": {"optimizer": "sgd", "lr": 0.012, "nesterov": True, "weight_decay": 0.0005},
     "weight_decay_low": {"weight_decay": 0.01},
     "weight_decay_high": {"weight_decay": 0.1},
     "final_lr_0": {"final_lr": 0.0},
@@ -88,14 +88,11 @@ def measure(variant: str, given: argparse.Namespace, voc: Path) -> dict[str, Any
     folder = given.work / variant
     result = folder / "result.json"
     values = values_of(variant, given, voc)
+    claim(folder, values | {"holdout": given.holdout})
     if result.exists():
-        done = json.loads(result.read_text())
-        if done["values"] != values:
-            raise SystemExit(f"{folder}: of another recipe; move it away to run {variant} again")
-        return done["row"]
+        return json.loads(result.read_text())
     resume = (folder / "state.safetensors").exists()
     recipe = load_run(folder) if resume else recipe_from_dict(values)
-    folder.mkdir(parents=True, exist_ok=True)
 
     def on_row(line: dict[str, Any]) -> None:
         tell(f"{variant}: epoch {line['epoch']} at {line['size']}, {line['images_per_s']}/s")
@@ -110,7 +107,7 @@ def measure(variant: str, given: argparse.Namespace, voc: Path) -> dict[str, Any
         "minutes": training_minutes(folder),
         **machine(),
     }
-    write_atomically(result, json.dumps({"values": values, "row": row}, indent=1).encode())
+    write_atomically(result, json.dumps(row, indent=1).encode())
     return row
 
 

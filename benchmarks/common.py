@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -41,6 +42,18 @@ def machine() -> dict[str, Any]:
         "torch": found["versions"]["torch"],
         "date": str(date.today()),
     }
+
+
+def claim(folder: Path, given: Mapping[str, Any]) -> None:
+    """Make a folder for what is measured with the `given` values, or go on with the one there is;
+    exits if that was begun with others: its rows would be reported as these."""
+    path = folder / "given.json"
+    text = json.dumps(given, indent=1, default=str)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
+    elif path.read_text() != text:
+        raise SystemExit(f"{folder}: begun with other values, see {path}; move it away")
 
 
 def write_rows(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -21,6 +21,7 @@ goes on. Run it on a machine that does nothing else.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -35,7 +36,7 @@ import torch
 from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from common import derive_voc, machine, voc_list, write_rows
+from common import claim, derive_voc, machine, voc_list, write_rows
 from torchvision_reference import endless, preset, train_step
 from vovnet.data.images import load_image
 from vovnet.data.open import open_dataset
@@ -44,7 +45,7 @@ from vovnet.detections import Detections
 from vovnet.evaluate.coco import coco_ap
 from vovnet.evaluate.run import detect_records
 from vovnet.files import write_atomically
-from vovnet.models.weights import load_detector
+from vovnet.models.weights import SHIPPED, load_detector
 from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
 from vovnet.train.run import load_run, run_training
 
@@ -181,12 +182,20 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def asked(given: argparse.Namespace) -> dict[str, Any]:
+    """All that decides a result: options, the recipe's values, and which weights are tuned."""
+    options = {k: v for k, v in vars(given).items() if k not in ("only", "work", "out")}
+    tuned = SHIPPED[PRETRAINED].read_bytes() if given.finetune else b""
+    weights = hashlib.sha256(tuned).hexdigest()
+    return options | {"recipe_values": read_recipe(given.recipe), "weights": weights}
+
+
 def run(name: str, given: argparse.Namespace, train: Callable[[Path], Trained], test: Dataset):
     """Train and measure into `--work`/`name`, or read what is there; returns the row."""
     folder = given.work / f"{name}-{given.minutes:g}min"
     result = folder / "result.json"
+    claim(folder, asked(given))
     if not result.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         trained = train(folder)
         figures = coco_ap(trained.found, test.records, test.names)
         row = {

@@ -60,6 +60,7 @@ def recipe_of(given: argparse.Namespace, **changes: Any) -> Recipe:
         "data": given.data,
         "steps": 10**9,
         "batch": given.batch,
+        "accumulate": 1,
         "workers": given.workers,
         "augment": given.augment,
         "cache": given.cache,

@@ -65,6 +65,14 @@ def test_clock(script):
     assert clock.share == 1
 
 
+def test_what_is_measured_otherwise_is_not_mistaken_for_what_is_there(script, tmp_path):
+    claim = script("common").claim
+    claim(tmp_path / "work", {"lr": 0.1, "data": tmp_path})
+    claim(tmp_path / "work", {"lr": 0.1, "data": tmp_path})
+    with pytest.raises(SystemExit, match="begun with other values"):
+        claim(tmp_path / "work", {"lr": 0.2, "data": tmp_path})
+
+
 def test_derived_lists(script, voc, tmp_path):
     common = script("common")
     stems = common.voc_list(voc, "train")

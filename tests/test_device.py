@@ -49,6 +49,49 @@ print(counts[-1] - counts[-5])
 """
 
 
+@pytest.mark.parametrize(
+    ("names", "limit", "cached", "left"),
+    [
+        (("memory.max", "memory.current", "memory.stat"), "5000", "inactive_file 1000", 3000),
+        (("memory.max", "memory.current", "memory.stat"), "5000", "anon 9", 2000),
+        (("memory.max", "memory.current", "memory.stat"), "max", "inactive_file 1000", None),
+        (
+            (
+                "memory/memory.limit_in_bytes",
+                "memory/memory.usage_in_bytes",
+                "memory/memory.stat",
+            ),
+            "5000",
+            "cache 7\ntotal_inactive_file 500",
+            2500,
+        ),
+    ],
+)
+def test_a_container_leaves_less_memory(tmp_path, monkeypatch, names, limit, cached, left):
+    free = device.free_memory(torch.device("cpu"))
+    (tmp_path / "memory").mkdir()
+    for name, text in zip(names, (limit, "3000", cached), strict=True):
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(device, "_CONTROL", str(tmp_path))
+    found = device.free_memory(torch.device("cpu"))
+    assert found == left if left else found == pytest.approx(free, rel=0.3)
+
+
+@pytest.mark.parametrize(("most", "trims"), [(2**30, True), (2**25, True), (0, False)])
+def test_a_c_library_that_takes_less_is_asked_for_less(monkeypatch, most, trims):
+    taken = []
+
+    class Library:
+        def mallopt(self, option: int, value: int) -> int:
+            accepted = option != device._M_MMAP_THRESHOLD or value <= most
+            taken.extend([option] * accepted)
+            return int(accepted)
+
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: Library())
+    device.keep_freed_memory()
+    assert (device._M_TRIM_THRESHOLD in taken) is trims
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_freed_memory_is_used_again():
     def faults(kept: bool) -> int:

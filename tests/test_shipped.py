@@ -81,3 +81,11 @@ def test_weights_without_model_bring_their_own():
     detector = load_detector("dsod300-vovnet27_slim.bccd")
     assert detector.name == "dsod300-vovnet27_slim"
     assert set(detector.names) == {"Platelets", "RBC", "WBC"}
+
+
+def test_the_list_that_figures_are_reported_on_is_the_committed_one():
+    given = DATA / "voc2007" / "ImageSets" / "Main" / "report.txt"
+    if not given.exists():
+        pytest.skip("needs ../shared/data/voc2007")
+    committed = Path(__file__).parents[1] / "recipes" / "lists" / "voc2007-report.txt"
+    assert committed.read_text().split() == given.read_text().split()

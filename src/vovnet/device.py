@@ -18,6 +18,17 @@ from vovnet.errors import VovnetError
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _ALL = 2**31 - 1
 
+# Where Linux tells of a container's memory: its limit, what is used, and of that the files' part.
+_CONTROL = "/sys/fs/cgroup"
+_LIMITS = (
+    ("memory.max", "memory.current", ("memory.stat", "inactive_file")),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        ("memory/memory.stat", "total_inactive_file"),
+    ),
+)
+
 
 def usable_device(name: str) -> torch.device:
     """The device called `name` ("cpu", "cuda", "cuda:1"); `VovnetError` if it cannot be used."""
@@ -67,8 +78,10 @@ def keep_freed_memory() -> None:
     is a twelfth of a training step on a CPU."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(_M_TRIM_THRESHOLD, _ALL)
+        # Older ones (before 2.33) take no more than the second. Without either, a threshold for
+        # trimming alone would keep glibc from raising the other one by itself.
+        if any(libc.mallopt(_M_MMAP_THRESHOLD, size) for size in (2**30, 2**25)):
+            libc.mallopt(_M_TRIM_THRESHOLD, _ALL)
 
 
 def usable_cores() -> int:
@@ -79,12 +92,40 @@ def usable_cores() -> int:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that can still be taken on a device; without limit where the system does not tell."""
+    """Bytes that can still be taken on a device, within a container's limit; half of all memory, or
+    without limit (Windows), where the system does not tell."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
+    kilobytes = _numbers("/proc/meminfo").get("MemAvailable:")
+    machine = _half_of_memory() if kilobytes is None else 1024.0 * kilobytes
+    return min(machine, _room_in_container())
+
+
+def _half_of_memory() -> float:
+    """Where the system does not tell what is free (macOS), but tells what there is."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+    except (ValueError, OSError, AttributeError):
         return math.inf
-    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable")), None)
-    return math.inf if kilobytes is None else 1024.0 * int(kilobytes)
+
+
+def _room_in_container() -> float:
+    """Bytes that a container's limit leaves (control groups, both versions)."""
+    for limit, used, files in _LIMITS:
+        most, now = (_numbers(f"{_CONTROL}/{name}").get("") for name in (limit, used))
+        if most is not None and now is not None:
+            # What was read from disk counts as used, and is given back when memory is wanted.
+            kept = _numbers(f"{_CONTROL}/{files[0]}").get(files[1], 0)
+            return float(max(0, most - now + kept))
+    return math.inf
+
+
+def _numbers(path: str) -> dict[str, int]:
+    """Numbers by name of a file of lines `NAME NUMBER`; a single number's name is empty. Empty
+    where there is no such file."""
+    try:
+        lines = [line.split() for line in Path(path).read_text().splitlines()]
+    except OSError:
+        return {}
+    pairs = [(words[0], words[1]) if len(words) > 1 else ("", *words) for words in lines if words]
+    return {name: int(number) for name, number in pairs if number.isdigit()}

@@ -12,12 +12,12 @@ EXIT_REFUSED = 4
 
 _SHOWN = 20  # names of a table that a message lists; timm has over a thousand
 
-# How the allocators of torch and of other runtimes, and a DataLoader whose worker was killed for
-# it, say it.
+# How the allocators of torch and of other runtimes say it.
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|failed to allocate|bad_alloc|worker .* signal: killed",
-    re.I,
+    r"out of memory|can't allocate memory|failed to allocate|bad_alloc", re.I
 )
+# How a DataLoader says that one of its processes was killed, which the system does for memory.
+_KILLED_WORKER = re.compile(r"worker .* signal: killed", re.I)
 
 
 class VovnetError(Exception):
@@ -61,4 +61,12 @@ class MissingExtraError(VovnetError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the host or a device, whoever noticed."""
-    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+    text = str(error)
+    return isinstance(error, MemoryError) or bool(
+        _OUT_OF_MEMORY.search(text) or is_killed_worker(error)
+    )
+
+
+def is_killed_worker(error: BaseException) -> bool:
+    """Whether a process that makes batches was killed: the host's memory ran out, not a step's."""
+    return bool(_KILLED_WORKER.search(str(error)))

@@ -46,7 +46,7 @@ def test_latency_is_from_file_to_boxes(picked):
     assert row.stages_ms["end_to_end"].value > row.stages_ms["decode"].value > 0
 
 
-def test_the_config_is_for_export(picked, nano):
+def test_the_config_tells_the_choice(picked, nano):
     config = yaml.safe_load(config_text(picked))
     assert config["weights"] == str(nano)
     assert (config["format"], config["runtime"], config["imgsz"]) == ("torch", "eager", 64)

@@ -48,6 +48,12 @@ def test_fine_tuning_is_shorter_and_gentler():
     assert tuned.lr == pytest.approx(0.3 * scratch.lr)
 
 
+def test_optimisers_have_rates_of_their_own():
+    muon, adamw, sgd = (settle(recipe(optimizer=o), 1000, CPU).lr for o in ("muon", "adamw", "sgd"))
+    assert adamw < muon < sgd
+    assert settle(recipe(optimizer="adamw", lr=0.5), 1000, CPU).lr == 0.5
+
+
 def test_families_differ():
     assert settle(recipe("dsod300-vovnet27_slim"), 5000, CPU).batch == 8
     assert settle(recipe("maskrcnn-vovnet19_slim"), 5000, CPU).batch == 4

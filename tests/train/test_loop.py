@@ -26,7 +26,7 @@ from vovnet.train.recipe import Recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
 from vovnet.train.run import load_run, open_training_data, run_training
 from vovnet.train.schedule import Length
-from vovnet.train.step import DivergedError
+from vovnet.train.watch import DivergedError
 
 EPOCHS = 4
 
@@ -170,6 +170,21 @@ def test_a_stop_between_results_and_state_repeats_the_epoch(voc, unbroken, tmp_p
     assert_same_run(tmp_path, unbroken)
 
 
+def test_a_run_killed_while_it_evaluates_loses_no_step(voc, unbroken, tmp_path, monkeypatch):
+    def pull_the_plug(detector: Detector, dataset: Dataset) -> dict:
+        raise StoppedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vovnet.train.run.evaluate", pull_the_plug)
+        with pytest.raises(StoppedError):
+            run_training(recipe(voc, val=f"{voc}@val", val_every=2), tmp_path)
+    _, state = load_tensors(tmp_path / "state.safetensors")
+    assert (state["epoch"], state["step"], state["step_of_epoch"]) == (1, 4, 2)
+    assert len(rows(tmp_path)) == 1
+    run_training(load_run(tmp_path), tmp_path, resume=True)
+    assert_same_run(tmp_path, unbroken)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_asked_to_stop_loses_no_step(voc, unbroken, tmp_path, number):
     def ask(report: EpochReport, steps: int) -> None:
@@ -228,8 +243,21 @@ def test_a_run_cut_short_on_the_way_still_ends_its_epoch(voc, tmp_path):
 def test_a_run_does_not_go_on_with_other_images(make_voc, tmp_path):
     data = make_voc(tmp_path / "voc", train=8, val=1)
     stopped_in_its_second_step(recipe(data), tmp_path / "run")
-    make_voc(data, train=6, val=1)
-    with pytest.raises(DataError, match="had 8 images when the run began, and have 6 now"):
+    make_voc(data, train=3, val=1)
+    folder = tmp_path / "run"
+    config = (folder / "config.yaml").read_bytes()
+    with pytest.raises(DataError, match="had 8 images when the run began, and have 3 now"):
+        run_training(load_run(folder), folder, resume=True)
+    assert (folder / "config.yaml").read_bytes() == config  # a batch of 4 is not what 3 allow
+
+
+@pytest.mark.parametrize(("word", "other"), [("red", "amber"), ("train03", "val00")])
+def test_nor_with_as_many_others(make_voc, tmp_path, word, other):
+    data = make_voc(tmp_path / "voc", train=8, val=1)
+    stopped_in_its_second_step(recipe(data), tmp_path / "run")
+    for path in (*data.glob("Annotations/*.xml"), data / "ImageSets" / "Main" / "train.txt"):
+        path.write_text(path.read_text().replace(word, other))
+    with pytest.raises(DataError, match="had other images or classes when the run began"):
         run_training(load_run(tmp_path / "run"), tmp_path / "run", resume=True)
 
 
@@ -357,7 +385,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(unbroken, tmp_path):
     )
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()
-    assert "last.safetensors: cannot write: File too large; the previous file is kept" in line
+    assert "state.safetensors: cannot write: File too large; the previous file is kept" in line
     assert {p: p.read_bytes() for p in before} == before
     left = {p.name for p in folder.rglob("*") if p.is_file()}
     assert left == {p.name for p in before} | {"config.yaml"}

@@ -40,6 +40,19 @@ def test_fine_tuning_says_what_is_kept_and_leaves_frozen_parts_alone(voc, tmp_pa
         assert not any(key.startswith("neck.") and key.endswith("conv.weight") for key in same)
 
 
+def test_a_single_frozen_norm_stays_as_it_is_among_processes_too(voc, tmp_path):
+    part = "backbone.stem.0.bn"
+    settings = recipe(voc, weights="vovdet_nano.voc", freeze=[part], sync_bn=True)
+    run_training(settings, tmp_path)
+    shipped = load_detector("vovdet_nano.voc").network.state_dict()
+    tensors, _ = load_tensors(tmp_path / "weights" / "last_raw.safetensors")
+    other = "backbone.stem.1.bn.running_mean"
+    assert not torch.equal(tensors[other], shipped[other])
+    kept = [key for key in tensors if key.startswith(f"{part}.")]
+    assert len(kept) == 5
+    assert all(torch.equal(tensors[key], shipped[key]) for key in kept)
+
+
 def test_what_was_chosen_is_said(voc, tmp_path):
     notes: list[str] = []
     run_training(recipe(voc, batch=None, lr=None), tmp_path, on_note=notes.append)

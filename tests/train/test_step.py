@@ -6,7 +6,7 @@ from torch import nn
 
 from vovnet.data.loader import Batch
 from vovnet.data.open import open_dataset
-from vovnet.errors import VovnetError
+from vovnet.errors import VovnetError, is_out_of_memory
 from vovnet.losses import Target
 from vovnet.models import create_detector
 from vovnet.train.checkpoint import Learned
@@ -14,7 +14,8 @@ from vovnet.train.ema import WeightAverage
 from vovnet.train.loop import train
 from vovnet.train.optimizers import make_optimizers
 from vovnet.train.recipe import Recipe, recipe_from_dict
-from vovnet.train.step import DivergedError, LossWatch, Stepper
+from vovnet.train.step import Stepper
+from vovnet.train.watch import DivergedError, LossWatch
 
 CPU = torch.device("cpu")
 
@@ -123,6 +124,28 @@ def test_memory_that_runs_out_comes_with_what_to_lower(count, advice):
     taken.forward = Hungry()
     with pytest.raises(VovnetError, match=f"out of memory with {count} images of 64x64.*{advice}"):
         taken([batch(count)], 0.01)
+
+
+def test_parts_that_are_advised_share_the_batch_evenly():
+    taken = stepper(batch=20, accumulate=4)
+    taken.forward = Hungry()
+    with pytest.raises(VovnetError, match="give --accumulate 5 "):
+        taken([batch(5)], 0.01)
+
+
+class Bereaved(nn.Module):
+    """Hears, in the middle of a step, that a loader's worker was killed."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+
+def test_a_killed_worker_is_not_the_steps_fault():
+    taken = stepper()
+    taken.forward = Bereaved()
+    with pytest.raises(RuntimeError, match="worker") as caught:
+        taken([batch(2)], 0.01)
+    assert is_out_of_memory(caught.value)
 
 
 def feed(watch: LossWatch, losses: list[float]) -> None:

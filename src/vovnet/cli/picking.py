@@ -31,7 +31,7 @@ def pick(
     """Measure detectors in every runtime on this machine and choose one within your limits.
 
     Of those within all limits the best by the objective is chosen, ties by latency. Accuracy is
-    that of the weights in float32; `vovnet export` checks what another precision costs.
+    that of the weights in float32; int8, calibrated on noise here, has less.
 
     Parameters
     ----------
@@ -57,6 +57,8 @@ def pick(
         Files of what `vovnet val --json` printed, for candidates of the same names.
     imgsz
         Input side in pixels (default: the weights' own).
+    device
+        What to measure on: cpu, cuda or cuda:1.
     runtime
         Runtimes (default: all that open in seconds; compile and aoti take a minute a model).
     precision

@@ -40,6 +40,8 @@ def predict(
         Overlap above which the weaker of two boxes of a class is dropped.
     imgsz
         Input side in pixels (default: the weights' own).
+    device
+        What to compute on: cpu, cuda or cuda:1.
     out
         Folder for the annotated pictures (default: the next runs/predict/...).
     save

@@ -35,6 +35,8 @@ def cifar(
         The folder cifar-10-batches-py, as it is published.
     epochs
         Passes over the training images.
+    device
+        What to compute on: cpu, cuda or cuda:1.
     name
         Folder below runs/study; the next free number is added if it exists.
     resume

@@ -76,10 +76,12 @@ def train(
         A YAML recipe; the other options win over it.
     set_
         Any other value of a recipe, KEY=VALUE.
+    device
+        What to compute on: cpu, cuda or cuda:1.
     name
         Folder below runs/train; the next free number is added if it exists.
     resume
-        A run's folder: go on with it. Its length may be changed, and what only costs time.
+        A run's folder: go on with it. Its length may be changed, and how it uses the machine.
     """
     from vovnet.distributed import is_main, process_group
 
@@ -181,6 +183,8 @@ def val(
         Which split (default: val, else test).
     model
         The model the weights must be for.
+    device
+        What to compute on: cpu, cuda or cuda:1.
     drop_unknown
         Leave out objects of classes that the model does not know, instead of refusing them.
     """

@@ -246,13 +246,18 @@ def _targets(objects: Sequence[Sample], device: torch.device) -> list[Target]:
 
 
 def resident_loader(
-    samples: TrainSamples, batches: EpochBatches, longest: int, device: torch.device
+    samples: TrainSamples,
+    batches: EpochBatches,
+    longest: int,
+    device: torch.device,
+    threads: int = 2,
 ) -> ResidentLoader:
-    """A loader that makes the same samples on `device`; the cache of `samples` is not used.
+    """A loader that makes the same samples on `device`; the cache of `samples` is not used, and
+    `threads` decode the images.
 
     Raises `VovnetError` for masks, which stay on the CPU, or if there is no room.
     """
     if samples.masks:
         raise VovnetError("cache device carries no masks; give --cache ram")
-    images = ResidentImages(samples.dataset, longest, device, samples.difficult)
+    images = ResidentImages(samples.dataset, longest, device, samples.difficult, threads)
     return ResidentLoader(images, batches, samples.augment, samples.seed)

@@ -205,8 +205,8 @@ def table(picked: Picked) -> list[dict[str, Any]]:
     return rows
 
 
-def export_config(picked: Picked) -> dict[str, Any]:
-    """The choice as values for `vovnet export`, with what was measured and where.
+def choice_values(picked: Picked) -> dict[str, Any]:
+    """The choice, with what was measured and where, as plain values.
 
     Raises ValueError if nothing was chosen.
     """
@@ -238,9 +238,9 @@ def export_config(picked: Picked) -> dict[str, Any]:
 
 
 def config_text(picked: Picked) -> str:
-    """`export_config` as YAML with a line that says what it is."""
-    head = "# Chosen by `vovnet pick` on the machine below; for `vovnet export --config`.\n"
-    return head + yaml.safe_dump(export_config(picked), sort_keys=False, allow_unicode=True)
+    """`choice_values` as YAML with a line that says what it is."""
+    head = "# Chosen by `vovnet pick` on the machine below.\n"
+    return head + yaml.safe_dump(choice_values(picked), sort_keys=False, allow_unicode=True)
 
 
 def read_accuracies(path: Path) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The state of a run between two steps: enough to go on as if it had never stopped."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vovnet.data.record import Dataset
 from vovnet.distributed import broadcast_object, is_main
-from vovnet.errors import WeightsError
-from vovnet.models.weights import load_tensors, save_tensors
+from vovnet.errors import DataError, WeightsError
+from vovnet.models.weights import load_metadata, load_tensors, save_tensors
 from vovnet.train.ema import WeightAverage
 from vovnet.train.optimizers import make_optimizers
 from vovnet.train.recipe import Recipe
+from vovnet.train.watch import LossWatch
 
 
 @dataclass
@@ -25,18 +28,42 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     step_of_epoch: int = 0
-    images: int = 0  # of the data: a run cannot go on with others
+    images: int = 0  # of the data
+    data: str = ""  # the data's fingerprint: a run cannot go on with others
     report: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Learned:
-    """What a step changes: weights, their average, the optimisers' moments, fp16's loss scale."""
+    """What a step changes: weights, their average, the optimisers' moments, fp16's loss scale, and
+    what is known of the loss."""
 
     network: nn.Module
     average: WeightAverage
     optimizers: Sequence[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
+    watch: LossWatch = field(default_factory=LossWatch)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Of the names of a dataset's classes and images, in their order, wherever they lie."""
+    names = [*dataset.names, *(record.path.name for record in dataset.records)]
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+def check_data(folder: Path, dataset: Dataset) -> None:
+    """Raise `DataError` if the run in `folder` was trained on other images or classes."""
+    saved = load_metadata(folder / "state.safetensors")
+    images, data = saved.get("images", 0), saved.get("data")
+    if images == len(dataset) and data in (None, fingerprint(dataset)):
+        return
+    had = f"{images} images when the run began, and have {len(dataset)} now"
+    if images == len(dataset):
+        had = "other images or classes when the run began"
+    raise DataError(
+        f"{folder}: the data had {had}; put them back, or start anew with --weights "
+        f"{folder}/weights/last.safetensors"
+    )
 
 
 def begin(network: nn.Module, recipe: Recipe, device: torch.device) -> Learned:
@@ -65,6 +92,7 @@ def save_state(path: Path, progress: Progress, learned: Learned, recipe: Mapping
         **asdict(progress),
         "average_updates": learned.average.updates,
         "scaler": learned.scaler.state_dict(),
+        "watch": asdict(learned.watch),
         "recipe": recipe,
     }
     save_tensors(path, tensors, metadata)
@@ -89,9 +117,10 @@ def load_state(path: Path, learned: Learned, optimizer_name: str) -> Progress:
         learned.average.updates = metadata["average_updates"]
         fields = Progress.__dataclass_fields__
         progress = Progress(**{key: metadata[key] for key in fields if key in metadata})
+        learned.watch = LossWatch(**metadata.get("watch", {}))
         if metadata.get("scaler"):
             learned.scaler.load_state_dict(metadata["scaler"])
-    except (KeyError, RuntimeError):
+    except (KeyError, TypeError, RuntimeError):
         raise WeightsError(
             f"{path}: not the state of this model's training run on these classes"
         ) from None

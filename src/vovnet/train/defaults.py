@@ -32,7 +32,7 @@ def settle(
 
     Raises `VovnetError` if the batch cannot be shared out among the processes.
     """
-    usual, rate = usual_step(recipe.model)
+    usual, rate = usual_step(recipe.model, recipe.optimizer)
     if recipe.weights is not None:
         rate *= _FINE_TUNE_LR
     values: dict[str, Any] = {

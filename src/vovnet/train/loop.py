@@ -25,14 +25,22 @@ from vovnet.errors import DataError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.models.sync_norm import synchronize_norms
 from vovnet.models.weights import save_detector
-from vovnet.train.checkpoint import Learned, Progress, begin, load_state, save_state
+from vovnet.train.checkpoint import (
+    Learned,
+    Progress,
+    begin,
+    fingerprint,
+    load_state,
+    save_state,
+)
 from vovnet.train.defaults import settle
 from vovnet.train.recipe import Recipe
 from vovnet.train.report import EpochReport
 from vovnet.train.schedule import Length
-from vovnet.train.step import DivergedError, Stepper
+from vovnet.train.step import Stepper
 from vovnet.train.stopping import StopRequest
 from vovnet.train.transfer import freeze
+from vovnet.train.watch import DivergedError
 
 StepHook = Callable[[EpochReport, int], None]  # (epoch so far, steps in the epoch)
 # Called with the averaged detector, before the epoch counts as done; says whether to stop here.
@@ -85,8 +93,10 @@ class Run:
         size = self.recipe.size_at(share, _full_size(self.detector, self.recipe))
         return Plan(size, self.recipe.mosaic_at(share), self.recipe.mixup_at(share))
 
-    def save(self) -> None:
-        """Write the resumable state."""
+    def save(self, report: EpochReport | None = None) -> None:
+        """Write the resumable state, with the report of an epoch that is not over."""
+        if report is not None:
+            self.progress.report = report.to_dict()
         if is_main():
             save_state(self.state_path, self.progress, self.learned, self.recipe.to_dict())
 
@@ -117,7 +127,7 @@ def train(
     detector.train().to(memory_format=torch.channels_last)
     run = _start(detector, dataset, recipe, folder, device)
     if resume:
-        _take_up(run, len(dataset))
+        run.progress = load_state(run.state_path, run.learned, recipe.optimizer)
     last = folder / "weights" / "last.safetensors"
     if run.finished:
         return last
@@ -125,6 +135,8 @@ def train(
     with StopRequest() as stop:
         while not run.finished:
             report = _train_epoch(run, loader, on_step, stop)
+            if recipe.evaluates_after(report.epoch, run.share >= 1):
+                run.save(report)  # evaluating may take long, and a kill not wait for its end
             run.progress = replace(
                 run.progress, epoch=run.progress.epoch + 1, step_of_epoch=0, report={}
             )
@@ -138,17 +150,6 @@ def train(
     return last
 
 
-def _take_up(run: Run, images: int) -> None:
-    """Go on where the saved state stands."""
-    run.progress = load_state(run.state_path, run.learned, run.recipe.optimizer)
-    if run.progress.images != images:
-        raise DataError(
-            f"{run.folder}: the data had {run.progress.images} images when the run began, and have "
-            f"{images} now; put them back, or start anew with --weights {run.folder}/weights/"
-            "last.safetensors"
-        )
-
-
 def _full_size(detector: Detector, recipe: Recipe) -> int:
     return recipe.imgsz or detector.input_spec.size[0]
 
@@ -156,9 +157,9 @@ def _full_size(detector: Detector, recipe: Recipe) -> int:
 def _start(
     detector: Detector, dataset: Dataset, recipe: Recipe, folder: Path, device: torch.device
 ) -> Run:
-    frozen = freeze(detector.network, recipe.freeze)
     if recipe.sync_bn:
         synchronize_norms(detector.network)
+    frozen = freeze(detector.network, recipe.freeze)  # last: it returns modules
     learned = begin(detector.network, recipe, device)
     batches = EpochBatches(
         len(dataset),
@@ -177,7 +178,7 @@ def _start(
         Stepper(detector, _callable(detector.network, recipe, device), learned, recipe, device),
         batches,
         Length(),
-        Progress(images=len(dataset)),
+        Progress(images=len(dataset), data=fingerprint(dataset)),
         frozen,
     )
     run.length = _length(recipe, run.steps_per_epoch)
@@ -225,7 +226,7 @@ def _loader(run: Run, dataset: Dataset, device: torch.device) -> Iterable[Batch]
         dataset, cache, augment, recipe.seed, recipe.difficult, masks=detector.masks
     )
     if recipe.cache == "device":
-        return resident_loader(samples, run.batches, longest, device)
+        return resident_loader(samples, run.batches, longest, device, threads)
     on_gpu = device.type == "cuda"
     return train_loader(samples, run.batches, recipe.workers or 0, pin_memory=on_gpu)
 
@@ -291,8 +292,7 @@ def _train_epoch(
         if run.share >= 1 or progress.step_of_epoch >= run.steps_per_epoch:
             break
         if asked or time.monotonic() - saved > 60 * recipe.save_minutes:
-            progress.report = report.to_dict()
-            run.save()
+            run.save(report)
             saved = time.monotonic()
         if asked:
             raise KeyboardInterrupt

@@ -57,11 +57,7 @@ class Recipe:
     zoom: tuple[float, float] = (0.45, 1.6)  # least and greatest
     aspect: float = 0.3  # greatest log ratio of the two scales
     mosaic: tuple[float, float, float] = (0.4, 0.1, 0.8)  # probability, from share, to share
-    mixup: tuple[float, float, float] = (
-        0.0,
-        0.1,
-        0.8,
-    )  # two laid over each other, likewise
+    mixup: tuple[float, float, float] = (0.0, 0.1, 0.8)  # two laid over each other, likewise
     flip: float = 0.5
     vertical_flip: float = 0.0
     difficult: bool = False  # train on boxes marked difficult
@@ -92,6 +88,11 @@ class Recipe:
         """Probability that another sample is laid over one at a share of the run."""
         return _between(self.mixup, share)
 
+    def evaluates_after(self, epoch: int, last: bool) -> bool:
+        """Whether an epoch, counted from 0, is followed by an evaluation."""
+        due = last or (self.val_every > 0 and (epoch + 1) % self.val_every == 0)
+        return self.val is not None and due
+
     def lr_at(self, step: int, total: int) -> float:
         """Learning rate of a step, counted from 0, in a run of `total` steps; settled recipes
         only."""
@@ -117,17 +118,18 @@ def _between(when: tuple[float, float, float], share: float) -> float:
 
 
 LENGTHS = ("epochs", "steps", "minutes")
-# What a run that goes on may have otherwise than it began: how long, and what only costs time.
+# What a run that goes on may have otherwise than it began: how long it is, and how it uses the
+# machine. (With another `accumulate` batch norms see other parts; `cache` device rounds otherwise.)
 CHANGEABLE = (*LENGTHS, "accumulate", "workers", "cache", "save_minutes", "tensorboard")
 KINDS: dict[str, Any] = {field.name: field.type for field in fields(Recipe)}
 
 # What suits a model where neither recipe nor command line says otherwise.
-_SSD_STYLE = {"augment": "ssd", "resolution": ()}
+_SSD_STYLE = {"augment": "ssd"}
 _SSD_FAMILIES = (
     *("dsod300", "dsod300_plain", "ssd300", "pelee304"),
     *("refinedet320", "refinedet512"),
 )
-_REGION_STYLE = {"mosaic": (0.0, 0.0, 0.0), "resolution": ()}
+_REGION_STYLE = {"mosaic": (0.0, 0.0, 0.0)}
 _REGION_FAMILIES = (
     *("fasterrcnn", "fasterrcnn_lite", "maskrcnn", "maskrcnn_lite"),
     *("centermask", "centermask_lite"),
@@ -136,7 +138,7 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(_SSD_FAMILIES, _SSD_STYLE),
     **dict.fromkeys(_REGION_FAMILIES, _REGION_STYLE),
 }
-# Images of a step and learning rate (of Muon; AdamW wants a third) where the recipe leaves them.
+# Images of a step and learning rate (of Muon) where the recipe leaves them.
 _STEP: dict[str, tuple[int, float]] = {
     **dict.fromkeys(_SSD_FAMILIES, (8, 4e-3)),
     **dict.fromkeys(_REGION_FAMILIES, (4, 2e-3)),
@@ -148,9 +150,14 @@ def family_of(model: str) -> str:
     return model.partition("-")[0]
 
 
-def usual_step(model: str) -> tuple[int, float]:
-    """Images of a step and learning rate that suit a model."""
-    return _STEP.get(family_of(model), (16, 6e-3))
+# What other optimisers want of Muon's rate.
+_OF_MUONS_RATE = {"muon": 1.0, "adamw": 1 / 3, "sgd": 2.0}
+
+
+def usual_step(model: str, optimizer: str) -> tuple[int, float]:
+    """Images of a step and learning rate that suit a model and an optimiser."""
+    batch, rate = _STEP.get(family_of(model), (16, 6e-3))
+    return batch, rate * _OF_MUONS_RATE[optimizer]
 
 
 def _meant(key: str, value: Any) -> Any:

@@ -26,6 +26,7 @@ from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.rcnn import RCNN
+from vovnet.train.checkpoint import check_data
 from vovnet.train.defaults import settle
 from vovnet.train.loop import StepHook, train
 from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
@@ -81,6 +82,8 @@ def run_training(
     dataset = open_training_data(recipe)
     for line in problem_lines(dataset):
         tell(line)
+    if resume and is_main():
+        check_data(folder, dataset)  # before anything is chosen by it, or written
     detector = _detector(recipe, dataset)
     if recipe.weights is not None and not resume:
         tell(f"{recipe.weights}: {begin_from(recipe.weights, detector)}")
@@ -104,7 +107,7 @@ def run_training(
 
     def after_epoch(report: EpochReport, averaged: Detector, final: bool) -> bool:
         nonlocal last_row
-        due = final or (recipe.val_every and (report.epoch + 1) % recipe.val_every == 0)
+        due = recipe.evaluates_after(report.epoch, final)
         metrics = evaluate(averaged, truth) if truth and due else {}
         last_row = report.row({k: metrics.get(k) for k in figures} if truth else {})
         if is_main():

@@ -10,41 +10,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vovnet.data.loader import Batch
 from vovnet.distributed import mean_across
-from vovnet.errors import VovnetError, is_out_of_memory
+from vovnet.errors import VovnetError, is_killed_worker, is_out_of_memory
 from vovnet.models.detector import Detector
 from vovnet.train.checkpoint import Learned
 from vovnet.train.recipe import Recipe
+from vovnet.train.watch import DivergedError
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LEAST_SCALE = 1.0  # of fp16's loss: below, it is not the scale that makes gradients overflow
-_SMOOTHING = 0.95  # of the loss that is watched
-_SETTLED = 20  # steps before it is watched
-_RISE = 10.0  # over its least, and to twice its beginning: no good run does that
-
-
-class DivergedError(VovnetError):
-    """A loss term or a gradient became NaN or infinite, or the loss grew out of hand."""
-
-
-class LossWatch:
-    """Notices early that the loss grows, while its numbers are still finite."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.smooth = self.first = self.least = math.inf
-
-    def add(self, loss: float) -> None:
-        """Take a step's loss in; raises `DivergedError` when it has grown out of hand."""
-        self.steps += 1
-        known = self.steps > 1
-        self.smooth = _SMOOTHING * self.smooth + (1 - _SMOOTHING) * loss if known else loss
-        if self.steps < _SETTLED:
-            return
-        if self.steps == _SETTLED:
-            self.first = self.least = self.smooth
-        self.least = min(self.least, self.smooth)
-        if self.smooth > max(_RISE * self.least, 2 * self.first):
-            raise DivergedError(f"the loss rose from {self.least:.3g} to {self.smooth:.3g}")
 
 
 class Stepper:
@@ -64,7 +37,6 @@ class Stepper:
         self.learned = learned
         self.recipe = recipe
         self.device = device
-        self.watch = LossWatch()
 
     def __call__(self, parts: Sequence[Batch], lr: float) -> dict[str, float]:
         """One step on the images of all `parts`; returns the loss terms as numbers, the means over
@@ -81,12 +53,13 @@ class Stepper:
             try:
                 found = self._forward_and_back(part, len(parts), last)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                # A loader's worker that was killed is told of wherever this process happens to be.
+                if not is_out_of_memory(error) or is_killed_worker(error):
                     raise
                 raise VovnetError(_memory_advice(part, self.recipe)) from None
             for name, value in found.items():
                 terms[name] = terms.get(name, 0.0) + value / len(parts)
-        self.watch.add(sum(terms.values()))
+        self.learned.watch.add(sum(terms.values()))
         self._update()
         return terms
 
@@ -132,8 +105,10 @@ class Stepper:
 
 def _memory_advice(part: Batch, recipe: Recipe) -> str:
     count, height, width = part.pixels.shape[:3]
+    done = recipe.accumulate or 1
+    own = count * done  # images of a step in this process
+    parts = next((n for n in range(done + 1, own + 1) if own % n == 0), None)
     fewer = "a smaller --imgsz"
-    if count > 1:
-        parts = 2 * (recipe.accumulate or 1)
+    if parts is not None:
         fewer = f"--accumulate {parts} (the same steps, in smaller parts), or {fewer}"
     return f"out of memory with {count} images of {width}x{height} at a time; give {fewer}"
