@@ -88,7 +88,8 @@ def measure(variant: str, given: argparse.Namespace, voc: Path) -> dict[str, Any
     folder = given.work / variant
     result = folder / "result.json"
     values = values_of(variant, given, voc)
-    claim(folder, values | {"holdout": given.holdout})
+    more = {"holdout": given.holdout, "source": given.data, "device": given.device}
+    claim(folder, values | more)
     if result.exists():
         return json.loads(result.read_text())
     resume = (folder / "state.safetensors").exists()

@@ -46,13 +46,13 @@ def machine() -> dict[str, Any]:
 
 def claim(folder: Path, given: Mapping[str, Any]) -> None:
     """Make a folder for what is measured with the `given` values, or go on with the one there is;
-    exits if that was begun with others: its rows would be reported as these."""
+    exits if that was begun with others, or nobody knows: its rows would be reported as these."""
     path = folder / "given.json"
     text = json.dumps(given, indent=1, default=str)
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
         write_atomically(path, text.encode())
-    elif path.read_text() != text:
+    elif not path.exists() or path.read_text() != text:
         raise SystemExit(f"{folder}: begun with other values, see {path}; move it away")
 
 

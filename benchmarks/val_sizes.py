@@ -3,7 +3,7 @@
 python benchmarks/val_sizes.py WEIGHTS ... [--imgsz 192 224 256]
     [--data ../shared/data/voc2007@report] [--out benchmarks/results/val_sizes.csv]
 
-Rows that the CSV file has of other weights stay.
+Rows that the CSV file has of other weights, sizes and data stay.
 """
 
 import argparse
@@ -25,11 +25,15 @@ def rows_of(weights: str, given: argparse.Namespace) -> list[dict]:
     for size in given.imgsz:
         detector = load_detector(weights, imgsz=size, fuse=True)
         figures = evaluate(detector, open_dataset(path, split, detector.names, purpose="val"))
-        row = {"weights": Path(weights).name.removesuffix(".safetensors"), "imgsz": size}
-        row |= {"data": f"{path.name}@{split}"}
+        row = {"weights": weights, "imgsz": size, "data": f"{path.name}@{split}"}
         rows.append(row | {key: round(figures[key], 4) for key in FIGURES} | machine())
         print(rows[-1])
     return rows
+
+
+def what(row: dict) -> tuple[str, ...]:
+    """What a row is about."""
+    return tuple(str(row[key]) for key in ("weights", "imgsz", "data"))
 
 
 def main() -> None:
@@ -42,9 +46,9 @@ def main() -> None:
     given = parser.parse_args()
     rows = [row for weights in given.weights for row in rows_of(weights, given)]
     if given.out is not None and given.out.exists():
-        measured = {row["weights"] for row in rows}
+        measured = {what(row) for row in rows}
         with given.out.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["weights"] not in measured] + rows
+            rows = [row for row in csv.DictReader(file) if what(row) not in measured] + rows
     write_rows(given.out, rows)
 
 

@@ -71,6 +71,9 @@ def test_what_is_measured_otherwise_is_not_mistaken_for_what_is_there(script, tm
     claim(tmp_path / "work", {"lr": 0.1, "data": tmp_path})
     with pytest.raises(SystemExit, match="begun with other values"):
         claim(tmp_path / "work", {"lr": 0.2, "data": tmp_path})
+    (tmp_path / "work" / "given.json").rename(tmp_path / "work" / "result.json")
+    with pytest.raises(SystemExit, match="begun with other values"):
+        claim(tmp_path / "work", {"lr": 0.1, "data": tmp_path})
 
 
 def test_derived_lists(script, voc, tmp_path):

@@ -68,11 +68,11 @@ print(counts[-1] - counts[-5])
     ],
 )
 def test_a_container_leaves_less_memory(tmp_path, monkeypatch, names, limit, cached, left):
-    free = device.free_memory(torch.device("cpu"))
     (tmp_path / "memory").mkdir()
+    monkeypatch.setattr(device, "_CONTROL", str(tmp_path))
+    free = device.free_memory(torch.device("cpu"))
     for name, text in zip(names, (limit, "3000", cached), strict=True):
         (tmp_path / name).write_text(f"{text}\n")
-    monkeypatch.setattr(device, "_CONTROL", str(tmp_path))
     found = device.free_memory(torch.device("cpu"))
     assert found == left if left else found == pytest.approx(free, rel=0.3)
 

@@ -284,11 +284,19 @@ def test_mangled_pictures(picture, tmp_path, place_, data):
 
 
 @pytest.mark.parametrize(
-    ("name", "images", "counts"),
-    [("bccd", 364, {"VD203": 2, "VD402": 1}), ("nuclei", 250, {"VD609": 1})],
+    ("name", "splits", "pixels", "images", "counts"),
+    [
+        ("bccd", [], True, 364, {"VD203": 2, "VD402": 1}),
+        ("nuclei", [], True, 250, {"VD609": 1}),
+        ("voc2007", ["trainval"], False, 5008, {"VD210": 35, "VD609": 1}),
+        (
+            *("coco2017_part", [], False, 2689),
+            {"VD209": 321, "VD311": 1, "VD312": 2, "VD210": 13, "VD308": 1, "VD405": 1, "VD609": 1},
+        ),
+    ],
 )
-def test_real_sets(name, images, counts):
+def test_real_sets(name, splits, pixels, images, counts):
     if not (SHARED / name).is_dir():
         pytest.skip(f"no {name} in ../shared/data")
-    report = examine(SHARED / name, workers=1).report
+    report = examine(SHARED / name, splits, pixels=pixels, workers=1).report
     assert (report.images, report.counts) == (images, counts)

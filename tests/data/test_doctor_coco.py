@@ -11,6 +11,7 @@ from PIL import Image
 from vovnet.data.coco import read_coco
 from vovnet.data.doctor import Examined, examine, write_clean_copy
 from vovnet.data.masks import record_masks
+from vovnet.errors import DataError
 
 BOX = [4, 4, 20, 20]
 SQUARE = [[4, 4, 24, 4, 24, 24, 4, 24]]
@@ -273,3 +274,65 @@ def test_a_file_that_cannot_be_read(clean, tmp_path, text):
     report = examine(tmp_path).report
     assert "VD601" in report.counts
     assert report.splits == {"val": 4}
+
+
+def test_a_file_that_holds_everything_twice_is_cleaned_without_loss(tmp_path, noise):
+    data = Set(tmp_path / "set", noise)
+    content = data.content["train"]
+    for key in ("images", "annotations"):
+        content[key] += json.loads(json.dumps(content[key]))
+    data.write()
+    examined = examine(tmp_path / "set")
+    assert examined.report.counts == {"VD314": 16, "VD319": 8, "VD211": 16}
+    write_clean_copy(examined, tmp_path / "copy")
+    copy = examine(tmp_path / "copy").report
+    assert (copy.findings, copy.splits, copy.boxes) == ((), {"train": 8, "val": 4}, 24)
+
+
+def test_boxes_written_as_corners_are_told_once_and_read_as_such(tmp_path, noise):
+    data = Set(tmp_path / "set", noise)
+    for content in data.content.values():
+        for item in content["annotations"]:
+            del item["segmentation" if "segmentation" in item else "iscrowd"]
+            item["bbox"] = [40, 30, 60, 62] if item["category_id"] == 1 else [1, 2, 21, 30]
+            item.pop("area", None)
+    data.write()
+    examined = examine(tmp_path / "set")
+    assert examined.report.counts == {"VD213": 1}
+    write_clean_copy(examined, tmp_path / "copy")
+    assert examine(tmp_path / "copy").report.findings == ()
+    record = read_coco(tmp_path / "copy" / "annotations" / "instances_val.json").records[0]
+    assert sorted(record.boxes.tolist()) == [[1, 2, 21, 30], [40, 30, 60, 62]]
+
+
+def test_crowds_alone_teach_nothing(tmp_path, noise):
+    data = Set(tmp_path / "set", noise)
+    for item in data.content["train"]["annotations"]:
+        item |= {"iscrowd": 1, "segmentation": CODE, "bbox": BOX}
+    examined = examine(data.write().root)
+    assert [str(f) for f in examined.report.findings if f.id == "VD408"] == [
+        "train: crowds and difficult ones only"
+    ]
+    write_clean_copy(examined, tmp_path / "copy")
+    assert examine(tmp_path / "copy").report.splits == {"val": 4}
+
+
+def test_a_copy_stays_away_from_the_whole_set_of_a_file(tmp_path, noise):
+    root = Set(tmp_path / "set", noise).write().root
+    examined = examine(root / "annotations" / "instances_train.json")
+    with pytest.raises(DataError, match="lies in the data set"):
+        write_clean_copy(examined, root / "images" / "clean")
+
+
+def test_a_stale_size_is_not_corrected_where_boxes_belie_it(tmp_path, noise):
+    data = Set(tmp_path / "set", noise)
+    for name, box in (("resized.png", BOX), ("stale.png", [20, 20, 30, 30])):
+        data.image(name, width=32, height=32)
+        data.object(bbox=box)
+    examined = examine(data.write().root)
+    assert examined.report.counts["VD106"] == 2
+    write_clean_copy(examined, tmp_path / "copy")
+    copied = read_coco(tmp_path / "copy" / "annotations" / "instances_train.json").records
+    assert {
+        r.path.name: r.boxes.tolist() for r in copied if not r.path.name.startswith("train")
+    } == {"resized.png": [[8, 8, 48, 48]]}

@@ -272,3 +272,27 @@ def test_what_the_copy_holds(examined, tmp_path):
         assert (image.mode, dict(image.getexif())) == ("RGB", {})
     plain = records["train04.png"].path
     assert plain.samefile(examined.raw.root / "JPEGImages" / "train04.png")
+
+
+def test_what_joins_other_lists_hides_nothing(make_voc, tmp_path):
+    root = make_voc(tmp_path / "set")
+    lists = root / "ImageSets" / "Main"
+    both = (lists / "train.txt").read_text() + (lists / "val.txt").read_text()
+    (lists / "trainval.txt").write_text(both)
+    xml = root / "Annotations" / "val01.xml"
+    xml.write_text(xml.read_text().replace("<name>blue</name>", "<name></name>"))
+    examined = examine(root)
+    [(id_, split, image, number)] = found(examined)
+    assert (id_, split, image, number) == ("VD302", "val", "val01.png", 1)
+    write_clean_copy(examined, tmp_path / "copy")
+    copy = examine(tmp_path / "copy").report
+    assert (copy.findings, copy.boxes) == ((), 23)
+
+
+def test_an_empty_folder_one_stands_in_can_take_the_copy(make_voc, tmp_path, monkeypatch):
+    examined = examine(make_voc(tmp_path / "set"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_clean_copy(examined, ".")
+    assert examine(tmp_path / "here").report.splits == {"train": 8, "val": 4}
+    monkeypatch.chdir(tmp_path)

@@ -192,3 +192,113 @@ def test_copies_of_one_picture_in_both_splits(tmp_path, noise):
     assert examined.report.counts == {"VD401": 2, "VD115": 1, "VD402": 20}
     write_clean_copy(examined, tmp_path / "copy")
     assert examine(tmp_path / "copy").report.counts == {"VD402": 20}
+
+
+def test_places_with_the_same_names_are_told_apart(tmp_path, noise):
+    root = make(tmp_path / "set", noise, "train: [a/images, b/images]\nval: images/val\n"
+                "names: [cat, dog]\n")  # fmt: skip
+    for seed, place in enumerate("ab"):
+        for number in range(4):
+            noise(root / place / "images" / f"{number}.png", 5000 + 10 * seed + number)
+            label = root / place / "labels" / f"{number}.txt"
+            label.parent.mkdir(exist_ok=True)
+            label.write_text(f"{GOOD}1 0.7 0.{7 + seed} 0.2 0.2\n")
+    (root / "a" / "images" / "0.png").write_bytes(b"")
+    label = root / "a" / "labels" / "1.txt"
+    label.write_text(label.read_text() + GOOD)  # lines 4 and 5, of which b's file has none
+    examined = examine(root)
+    assert rows(examined) == [
+        ("VD102", "train", "a/images/0.png", None),
+        ("VD211", "train", "a/images/1.png", 4),
+        ("VD211", "train", "a/images/1.png", 5),
+    ]
+    write_clean_copy(examined, tmp_path / "copy")
+    copy = examine(tmp_path / "copy").report
+    assert (copy.findings, copy.splits) == ((), {"train": 7, "val": 4})
+    assert copy.boxes == 7 * 3 + 4 * 2
+    texts = [path.read_text() for path in (tmp_path / "copy" / "labels" / "train").iterdir()]
+    assert [sum("0.8 0.2" in text for text in texts), len(texts)] == [4, 7]
+
+
+def test_a_label_file_of_two_images_becomes_two(tmp_path, noise):
+    root = make(tmp_path / "set", noise)
+    noise(root / "images" / "train" / "train0.bmp", 4321)
+    examined = examine(root)
+    assert rows(examined) == [("VD610", "train", "train0.png", None)]
+    write_clean_copy(examined, tmp_path / "copy")
+    copy = examine(tmp_path / "copy").report
+    assert (copy.findings, copy.splits) == ((), {"train": 9, "val": 4})
+    assert copy.boxes == 13 * 2
+
+
+def test_the_twin_with_objects_is_kept(tmp_path, noise):
+    root = make(tmp_path / "set", noise)
+    bare = root / "images" / "train" / "early.png"
+    bare.write_bytes((root / "images" / "train" / "train3.png").read_bytes())
+    (root / "labels" / "train" / "early.txt").write_text("")
+    examined = examine(root)
+    assert rows(examined) == [
+        ("VD115", "train", "early.png", None), ("VD116", "train", "early.png", None),
+    ]  # fmt: skip
+    write_clean_copy(examined, tmp_path / "copy")
+    copy = examine(tmp_path / "copy").report
+    assert (copy.findings, copy.boxes) == ((), 24)
+
+
+def test_labels_that_lie_elsewhere_leave_nothing_to_train_on(tmp_path, noise):
+    root = make(tmp_path / "set", noise)
+    (root / "labels" / "train").rename(root / "labels" / "trian")
+    report = examine(root).report
+    assert report.counts == {"VD408": 1, "VD606": 8}
+    assert report.errors == 1
+    (root / "labels" / "val").rename(root / "labels" / "vla")
+    assert examine(root).report.counts["VD408"] == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "counts"),
+    [
+        ("train: images/trian\nval: images/val\nnames: [cat, dog]", {"VD409": 1}),
+        ("names: [cat, dog]", {"VD404": 1}),
+    ],
+)
+def test_images_to_train_on_must_be_there(tmp_path, noise, config, counts):
+    report = examine(make(tmp_path, noise, config)).report
+    assert counts.items() <= report.counts.items()
+    assert report.errors
+
+
+def test_corners_in_place_of_centre_and_sides(tmp_path, noise):
+    root = make(tmp_path / "set", noise)
+    for label in root.glob("labels/*/*.txt"):
+        label.write_text("0 0.5 0.5 0.9 0.75\n1 0.125 0.25 0.5 0.75\n")
+    examined = examine(root)
+    assert examined.report.counts == {"VD213": 1}
+    write_clean_copy(examined, tmp_path / "copy")
+    assert examine(tmp_path / "copy").report.findings == ()
+    label = tmp_path / "copy" / "labels" / "val" / "val0.txt"
+    assert label.read_text() == "0 0.7 0.625 0.4 0.25\n1 0.3125 0.5 0.375 0.5\n"
+
+
+@pytest.mark.parametrize("content", [b"cat\ncat\n", b"\xff\xfe"])
+def test_a_classes_file_at_fault(tmp_path, noise, content):
+    root = make(tmp_path, noise)
+    (root / "data.yaml").unlink()
+    (root / "classes.txt").write_bytes(content)
+    assert {"VD303", "VD601"} & examine(root).report.counts.keys()
+
+
+def test_labels_of_unlisted_images(tmp_path, noise):
+    root = make(tmp_path, noise, "train: train.txt\nval: images/val\nnames: [cat, dog]\n")
+    (root / "train.txt").write_text("".join(f"images/train/train{i}.png\n" for i in range(7)))
+    (root / "labels" / "train" / "gone.txt").write_text(GOOD)
+    assert rows(examine(root)) == [("VD604", "", "gone", None), ("VD605", "", "train7", None)]
+
+
+def test_one_split_is_not_blamed_for_the_others(tmp_path, noise):
+    root = make(tmp_path, noise)
+    for label in (root / "labels" / "val").iterdir():
+        label.write_text(GOOD.splitlines()[0])
+    assert {"VD306"} == examine(root).report.counts.keys()
+    assert examine(root, ["val"]).report.findings == ()
+    assert examine(root, ["train"]).report.findings == ()

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from vovnet.errors import WeightsError
+from vovnet.errors import VovnetError, WeightsError
 from vovnet.models.weights import load_detector, load_tensors
+from vovnet.train.defaults import settle
 from vovnet.train.recipe import Recipe, recipe_from_dict
-from vovnet.train.run import load_run, run_training
+from vovnet.train.run import load_run, open_training_data, run_training
 
 
 def recipe(voc: Path, **values) -> Recipe:
@@ -66,6 +67,46 @@ def test_a_run_does_not_go_on_with_another_optimiser(voc, tmp_path):
     edited = replace(load_run(tmp_path), optimizer="adamw", epochs=2)
     with pytest.raises(WeightsError, match=r"holds the moments of muon.* put muon back"):
         run_training(edited, tmp_path, resume=True)
+
+
+def test_sizes_that_the_model_cannot_take_are_refused_before_training(voc, tmp_path):
+    for values in (
+        {"imgsz": 100},
+        {"model": "dsod300-vovnet27_slim", "imgsz": 64},
+        {"model": "dsod300-vovnet27_slim", "imgsz": None, "resolution": [[0.5, 64]]},
+    ):
+        with pytest.raises(VovnetError, match=r"--imgsz (100|64)"):
+            run_training(recipe(voc, **values), tmp_path / "run")
+    with pytest.raises(VovnetError, match="device cuda99: not usable here"):
+        run_training(recipe(voc), tmp_path / "run", device="cuda99")
+    assert not (tmp_path / "run").exists()
+
+
+def test_later_datasets_follow_the_names_of_the_first(voc, make_voc, tmp_path):
+    other = make_voc(tmp_path / "voc", train=2, val=1)
+    for path in (other / "Annotations").glob("train*.xml"):
+        path.write_text(path.read_text().replace("blue", "green"))
+    merged = open_training_data(recipe(voc, data=[f"{voc}@train", f"{other}@train"]))
+    assert merged.names == ("blue", "red")
+    assert len(merged) == 10
+    assert [r.labels.tolist() for r in merged.records] == [[0, 1]] * 8 + [[1]] * 2
+    chosen = open_training_data(recipe(voc, names=["red"]))
+    assert (chosen.names, {tuple(r.labels) for r in chosen.records}) == (("red",), {(0,)})
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_auto_becomes_the_runs_own_precision(voc, tmp_path, monkeypatch, pays):
+    monkeypatch.setattr("vovnet.train.defaults.bf16_pays", lambda kind: pays)
+    run_training(recipe(voc, epochs=1, amp="auto"), tmp_path)
+    assert load_run(tmp_path).amp == ("bf16" if pays else "off")
+    given = recipe(voc, amp="bf16")
+    assert settle(given, 8, torch.device("cpu")).amp == "bf16"
+
+
+def test_a_batch_too_small_to_be_normalised_is_said(voc, tmp_path):
+    recipe = recipe_from_dict({"model": "pelee304-peleenet", "data": [str(voc)], "batch": 1})
+    with pytest.raises(VovnetError, match="--batch 2"):
+        run_training(recipe, tmp_path)
 
 
 @pytest.mark.slow

@@ -27,7 +27,8 @@ app = App(
     help="Pick, train and ship the object detector that is cheapest to run on your hardware.",
     version=__version__,
     suppress_keyboard_interrupt=False,
-    help_epilogue="Exit codes: 0 done, 2 bad input or usage, 3 done in part, 4 refused, 1 a bug.",
+    help_epilogue="Exit codes: 0 done, 2 bad input or usage, 3 done in part, 4 refused, "
+    "130 stopped, 1 a bug.",
 )
 for _verb in (models, count, bench, doctor, train, val, predict, pick, convert, env):
     app.command(_verb)

@@ -70,11 +70,7 @@ def pick(
     from vovnet.lab.pick import pick as measure_and_pick
     from vovnet.models.weights import SHIPPED
 
-    given = {"latency": max_ms, "energy": max_joules, "memory": max_memory, "accuracy": min_map}
-    limits: Any = {name: limit for name, limit in given.items() if limit is not None}
-    for name, limit in limits.items():
-        if not limit > 0:
-            raise VovnetError(f"limit of {name} {limit:g}: must be above 0")
+    limits = _limits(latency=max_ms, energy=max_joules, memory=max_memory, accuracy=min_map)
     names = candidates or list(SHIPPED)
     jobs = jobs_for(
         names,
@@ -90,6 +86,15 @@ def pick(
     path = _write(config_text(picked), out) if picked.decision.choice is not None else None
     _show(picked, path, as_json)
     return EXIT_OK if path else EXIT_REFUSED
+
+
+def _limits(**given: float | None) -> Any:
+    """The limits that were given."""
+    limits = {name: limit for name, limit in given.items() if limit is not None}
+    for name, limit in limits.items():
+        if not limit > 0:
+            raise VovnetError(f"limit of {name} {limit:g}: must be above 0")
+    return limits
 
 
 def _accuracies(

@@ -43,7 +43,7 @@ class RecipeOptions:
     imgsz: int | None = None
     """Input side in pixels at the end of training (a recipe may start smaller)."""
     lr: float | None = None
-    """Learning rate after the warm-up (default: by model)."""
+    """Learning rate after the warm-up (default: by model and optimiser)."""
     workers: int | None = None
     """Processes that make batches (default: by the machine)."""
     cache: Literal["ram", "disk", "device", "off"] | None = None
@@ -154,7 +154,11 @@ def _model_of(weights: str | None) -> str:
 
     if weights is None:
         return "vovdet_nano"
-    return str(load_metadata(weights_path(weights)).get("model"))
+    facts = load_metadata(weights_path(weights))
+    if "num_classes" in facts:
+        backbone = facts.get("model")
+        raise VovnetError(f"{weights}: a backbone's; give --model FAMILY-{backbone} too")
+    return str(facts.get("model"))
 
 
 def val(

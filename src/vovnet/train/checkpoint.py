@@ -55,7 +55,7 @@ def check_data(folder: Path, dataset: Dataset) -> None:
     """Raise `DataError` if the run in `folder` was trained on other images or classes."""
     saved = load_metadata(folder / "state.safetensors")
     images, data = saved.get("images", 0), saved.get("data")
-    if images == len(dataset) and data in (None, fingerprint(dataset)):
+    if images == len(dataset) and (not data or data == fingerprint(dataset)):  # older: unknown
         return
     had = f"{images} images when the run began, and have {len(dataset)} now"
     if images == len(dataset):

@@ -127,7 +127,8 @@ def train(
     detector.train().to(memory_format=torch.channels_last)
     run = _start(detector, dataset, recipe, folder, device)
     if resume:
-        run.progress = load_state(run.state_path, run.learned, recipe.optimizer)
+        saved = load_state(run.state_path, run.learned, recipe.optimizer)
+        run.progress = replace(saved, data=run.progress.data)  # older states do not know it
     last = folder / "weights" / "last.safetensors"
     if run.finished:
         return last

@@ -107,7 +107,8 @@ def _memory_advice(part: Batch, recipe: Recipe) -> str:
     count, height, width = part.pixels.shape[:3]
     done = recipe.accumulate or 1
     own = count * done  # images of a step in this process
-    parts = next((n for n in range(done + 1, own + 1) if own % n == 0), None)
+    # Batch norms need two images in a part.
+    parts = next((n for n in range(done + 1, own // 2 + 1) if own % n == 0), None)
     fewer = "a smaller --imgsz"
     if parts is not None:
         fewer = f"--accumulate {parts} (the same steps, in smaller parts), or {fewer}"

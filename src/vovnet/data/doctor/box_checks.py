@@ -1,6 +1,6 @@
 """Faults of single objects: each check is a function of one box in an image of a known size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from vovnet.data._common import Box, clip_box
@@ -11,6 +11,9 @@ from vovnet.data.doctor.raw import Layout, RawBox, RawImage, Size, to_corners
 _USUAL_INPUT = 640
 _TINY = 2.0
 _MOST_FRACTION = 2.0  # a box in fractions may leave the image, but not by its whole width
+
+# Boxes, and the shares of them, to say how all are written.
+_FEW_TO_JUDGE, _MANY_OUTSIDE, _NEARLY_ALL = 20, 0.2, 0.98
 
 Faults = Iterator[tuple[str, str]]
 
@@ -26,6 +29,18 @@ class Placed(NamedTuple):
     def corners(self) -> Box | None:
         """xyxy in continuous pixels (of YOLO in fractions, without a size), as it is written."""
         return to_corners(self.layout, self.box.given, self.size or (1, 1))
+
+    @property
+    def opposite(self) -> Box | None:
+        """xyxy in pixels of what is x, y, width, height by the layout, read as two corners; None
+        where that is no box in the image."""
+        given, size = self.box.given, self.size
+        if self.layout == "voc" or len(given) != 4 or size is None:
+            return None
+        x, y = (size[1], size[0]) if self.layout == "yolo" else (1, 1)
+        corners = (given[0] * x, given[1] * y, given[2] * x, given[3] * y)
+        right_way = corners[0] < corners[2] and corners[1] < corners[3]
+        return corners if right_way and clip_box(corners, size) == (corners, "") else None
 
     @property
     def inside(self) -> Box | None:
@@ -74,6 +89,18 @@ def _outside(placed: Placed, corners: Box, size: Size) -> str:
 
 
 _USABLE = ("", "VD205", "VD206")
+
+
+def written_as_corners(every: Iterable[Placed]) -> bool:
+    """Whether a whole set's boxes are two corners each, where sides are expected: many of them
+    leave their image as they stand, and hardly any does the other way."""
+    count = outside = inside = 0
+    for placed in every:
+        count += 1
+        outside += box_fault(placed) in ("VD204", "VD205")
+        inside += placed.opposite is not None
+    many = count >= _FEW_TO_JUDGE and outside >= _MANY_OUTSIDE * count
+    return many and inside >= _NEARLY_ALL * count
 
 
 def _place(placed: Placed) -> Faults:
@@ -132,16 +159,16 @@ def _wrong_area(box: RawBox, shape: MaskShape | None, inside: Box) -> str:
 BOX_CHECKS: tuple[Callable[[Placed], Faults], ...] = (_place, _extent, _mask)
 
 
-def repeated(image: RawImage) -> Iterator[tuple[str, str, int]]:
-    """Boxes of an image that are there before: (id, what, number)."""
+def repeated(image: RawImage) -> Iterator[tuple[str, str, RawBox]]:
+    """Boxes of an image that are there before: (id, what, box)."""
     seen: dict[tuple[float, ...], dict[str | None, int]] = {}
     for box in image.boxes:
         if not box.given or box.crowd:
             continue
         before = seen.setdefault(tuple(round(value, 6) for value in box.given), {})
         if box.name in before:
-            yield "VD211", f"that of object {before[box.name]} again", box.number
+            yield "VD211", f"that of object {before[box.name]} again", box
         elif before:
             name, number = next(iter(before.items()))
-            yield "VD212", f"{box.name} here, {name} as object {number}", box.number
+            yield "VD212", f"{box.name} here, {name} as object {number}", box
         before.setdefault(box.name, box.number)

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def write_clean_copy(examined: Examined, dest: str | Path) -> tuple[Finding, ...
     change are hard links where the file system can, so do not edit them in place. Raises
     `DataError` for a `dest` that cannot be used, and if no image is left.
     """
-    dest, raw = Path(dest), examined.raw
+    dest, raw = Path(os.path.abspath(dest)), examined.raw
     _check_dest(dest, raw.root)
     images = _kept(examined)
     leaks = {(f.split, f.image) for f in examined.report.findings if f.id == "VD401"}
@@ -35,10 +36,11 @@ def write_clean_copy(examined: Examined, dest: str | Path) -> tuple[Finding, ...
     for split, listed in raw.splits.items():
         found = [images.get(image.key) for image in listed if (split, image.name) not in leaks]
         kept = [image for image in found if image is not None]
-        if kept:
+        if kept and (not raw.learns(split) or _teaches(kept)):
             splits[split] = kept
     if not splits:
-        raise DataError(f"{one_line(raw.source)}: no image is left to copy; mend it by hand")
+        what = "no image is left to copy, or none with an object"
+        raise DataError(f"{one_line(raw.source)}: {what}; mend it by hand")
     # A name of its own until it is whole: a part of a set looks like a set.
     part = dest.with_name(f".{dest.name}.{os.getpid()}.part")
     try:
@@ -52,6 +54,11 @@ def write_clean_copy(examined: Examined, dest: str | Path) -> tuple[Finding, ...
             raise
         raise DataError(f"{one_line(dest)}: cannot be written ({error.strerror})") from None
     return _told(examined, images)
+
+
+def _teaches(images: Sequence[Kept]) -> bool:
+    """Whether a copy of the images has an object to train on."""
+    return any(mended.box.learned for image in images for mended in image.boxes)
 
 
 def _check_dest(dest: Path, root: Path) -> None:

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vovnet.data._common import one_line, unknown_split
-from vovnet.data.doctor.box_checks import BOX_CHECKS, Placed, repeated
+from vovnet.data.doctor.box_checks import BOX_CHECKS, Placed, repeated, written_as_corners
 from vovnet.data.doctor.image_checks import IMAGE_CHECKS, Pictured
 from vovnet.data.doctor.probe import Facts, Track, default_workers, probe_files
-from vovnet.data.doctor.raw import Layout, RawSet
+from vovnet.data.doctor.raw import Layout, RawSet, read_as_corners
 from vovnet.data.doctor.raw_coco import read_raw_coco
 from vovnet.data.doctor.raw_voc import read_raw_voc
 from vovnet.data.doctor.raw_yolo import read_raw_yolo
 from vovnet.data.doctor.report import Finding, Report, by_severity
 from vovnet.data.doctor.set_checks import SET_CHECKS
 from vovnet.data.open import find_source, match_split
-from vovnet.data.yolo import find_yaml
+from vovnet.data.yolo import find_yaml, folder_splits
 from vovnet.errors import DataError
 
 PIXELS_UP_TO = 20_000
@@ -57,7 +57,13 @@ def examine(
         pixels = len(paths) <= PIXELS_UP_TO
     workers = workers or default_workers()
     facts = probe_files(sorted(paths), pixels=pixels, workers=workers, track=track)
-    findings = [*raw.findings, *_of_images(raw, facts)]
+    every = list(_placed(raw, facts))
+    if written_as_corners(every):
+        raw = read_as_corners(raw)
+        told = (Finding("VD213", f"{len(every)} boxes"),)
+    else:
+        told = ()
+    findings = [*raw.findings, *told, *_of_images(raw, facts)]
     findings += [finding for check in SET_CHECKS for finding in check(raw, facts)]
     report = Report(
         data=one_line(path),
@@ -77,9 +83,9 @@ def _look(path: Path, splits: Sequence[str]) -> tuple[Layout, list[str]]:
         source = find_source(path)
     except DataError:
         file = find_yaml(path)
-        if file is None or not file.is_file():
+        if not (file.is_file() if file else folder_splits(path)):
             raise
-        return "yolo", list(splits)  # what is wrong with its data.yaml becomes a finding
+        return "yolo", list(splits)  # what is wrong with data.yaml or classes.txt becomes a finding
     wanted: list[str] = []
     for split in splits:
         found = match_split(split, source.splits)
@@ -87,6 +93,13 @@ def _look(path: Path, splits: Sequence[str]) -> tuple[Layout, list[str]]:
             raise unknown_split(source.path, split, source.splits)
         wanted.append(found)
     return source.kind, wanted
+
+
+def _placed(raw: RawSet, facts: dict[Path, Facts]) -> Iterator[Placed]:
+    """Every object where it is drawn."""
+    for image in raw.images():
+        size = Pictured(image, facts.get(image.path) if image.path else None).box_size
+        yield from (Placed(raw.layout, box, size) for box in image.boxes)
 
 
 def _of_images(raw: RawSet, facts: dict[Path, Facts]) -> Iterator[Finding]:
@@ -100,5 +113,5 @@ def _of_images(raw: RawSet, facts: dict[Path, Facts]) -> Iterator[Finding]:
             for check in BOX_CHECKS:
                 for id_, what in check(placed):
                     yield Finding(id_, what, image.split, image.name, box.number)
-        for id_, what, number in repeated(image):
-            yield Finding(id_, what, image.split, image.name, number)
+        for id_, what, box in repeated(image):
+            yield Finding(id_, what, image.split, image.name, box.number)

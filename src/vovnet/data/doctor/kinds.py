@@ -95,7 +95,7 @@ _TABLE = (
     Kind(
         "VD115", "image-duplicate", "warning",
         "the same file, byte for byte, under another name in the same split",
-        "keep one of them", "the later one left out",
+        "keep one of them", "the one with most objects kept",
     ),
     Kind(
         "VD116", "image-no-objects", "info",
@@ -173,6 +173,11 @@ _TABLE = (
         "the same box with another class",
         "decide for one class",
     ),
+    Kind(
+        "VD213", "boxes-as-corners", "error",
+        "boxes that leave their images, and lie inside if read as two corners",
+        "write x, y, width, height (COCO) or centre, width, height (YOLO)", "read as corners",
+    ),
     # ---- 3xx: classes and ids
     Kind(
         "VD301", "class-unknown", "error",
@@ -247,7 +252,7 @@ _TABLE = (
     Kind(
         "VD315", "image-id-twice", "error",
         "two images with the same id: nobody knows whose the annotations are",
-        "number the images, and annotate them anew", "the later image left out",
+        "number the images, and annotate them anew", "both images left out",
     ),
     Kind(
         "VD316", "category-id-twice", "error",
@@ -304,6 +309,16 @@ _TABLE = (
         "VD407", "split-not-there", "warning",
         "data.yaml names a split whose folder or list does not exist",
         "bring it back, or take the line out", "not copied",
+    ),
+    Kind(
+        "VD408", "split-untrainable", "error",
+        "images to train on without a single object to learn",
+        "check that labels lie where the images' paths lead", "not copied",
+    ),
+    Kind(
+        "VD409", "train-not-there", "error",
+        "data.yaml names images to train on that do not exist",
+        "bring them back, or correct the line", "not copied",
     ),
     # ---- 5xx: masks
     Kind(
@@ -381,6 +396,11 @@ _TABLE = (
         "VD609", "sizes-mixed", "info",
         "images of several sizes",
         "nothing; choose --imgsz with the smaller ones in mind",
+    ),
+    Kind(
+        "VD610", "label-file-shared", "warning",
+        "images whose names differ in the suffix only have one label file",
+        "rename one, and give it a label file of its own", "a label file for each",
     ),
 )  # fmt: skip
 

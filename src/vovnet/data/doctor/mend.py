@@ -4,13 +4,14 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 from vovnet.data._common import Box, Frame, clip_box, turn_box
-from vovnet.data.doctor.box_checks import Placed, box_fault
+from vovnet.data.doctor.box_checks import Placed, box_fault, repeated
 from vovnet.data.doctor.image_checks import Pictured
 from vovnet.data.doctor.masks import mask_fault
 from vovnet.data.doctor.raw import Layout, RawBox, RawImage, Size, to_corners
 
 _DROP_IMAGE = {"VD101", "VD102", "VD103", "VD104", "VD105", "VD115", "VD315"}
 _UPRIGHT = {"VD108", "VD109", "VD111"}
+_OUTSIDE = ("VD204", "VD205", "VD208")
 _SAME_SHAPE = 0.02  # how far the two ratios of a resized image may differ, by rounding
 
 Pixels = Literal["as they are", "upright", "stored"]
@@ -48,11 +49,16 @@ def mend_image(
     if header is None or scale is None or of_image & _DROP_IMAGE:
         return None
     frame = Frame(header.stored) if "VD107" in of_image else pictured.frame or Frame(header.size)
-    placed = (Placed(layout, box, pictured.box_size) for box in image.boxes)
-    boxes = (_mend(of_box, ids.get(of_box.box.number, ()), scale) for of_box in placed)
+    placed = [Placed(layout, box, pictured.box_size) for box in image.boxes]
+    if "VD106" in of_image and any(box_fault(box) in _OUTSIDE for box in placed):
+        return None  # so the boxes are not drawn in the size that the annotation says
+    later = {id(box) for id_, _, box in repeated(image) if id_ == "VD211"}
+    once = (box for box in placed if id(box.box) not in later)
+    boxes = (_mend(of_box, ids.get(of_box.box.number, ()), scale) for of_box in once)
     kept = tuple(_turned(box, frame) for box in boxes if box is not None)
     suffix, pixels = _file(pictured, of_image)
-    return Kept(image, frame.size, kept, suffix, pixels, changed=bool(ids))
+    changed = bool(ids) or len(kept) < len(image.boxes) or any(box.changed for box in kept)
+    return Kept(image, frame.size, kept, suffix, pixels, changed)
 
 
 def _scale(pictured: Pictured) -> tuple[float, float] | None:
@@ -89,7 +95,7 @@ def _mend(placed: Placed, ids: Collection[str], scale: tuple[float, float]) -> M
     """The object in pixels of the whole image, `scale` (x, y) times as large."""
     box, size = placed.box, placed.size
     corners = _corners(placed)
-    if corners is None or size is None or box.name is None or "VD211" in ids:
+    if corners is None or size is None or box.name is None:
         return None
     clipped, _ = clip_box(corners, size)
     if clipped is None:
@@ -99,7 +105,7 @@ def _mend(placed: Placed, ids: Collection[str], scale: tuple[float, float]) -> M
     if placed.layout == "voc" and min(moved[2] - moved[0], moved[3] - moved[1]) <= 1:
         return None  # one pixel, which VOC cannot tell from none
     mask = _mask(box.mask, size, scale)
-    changed = moved != placed.corners or mask != box.mask or "VD505" in ids
+    changed = moved != placed.corners or mask != box.mask or "VD505" in ids or box.reread
     return Mended(box, moved, mask, changed)
 
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vovnet.data._common import Box
+from vovnet.data.coco import coco_root
 from vovnet.data.doctor.report import Finding
 from vovnet.data.yolo import line_box
 
@@ -19,6 +20,7 @@ class RawBox(NamedTuple):
 
     They mean xmin, ymin, xmax, ymax (VOC, from 1), x, y, width, height (COCO), or the rest of a
     line (YOLO: cx, cy, w, h, or the points of a polygon). `name` is None for a class without name.
+    `reread` says that `given` is not quite what is written: see `read_as_corners`.
     """
 
     number: int
@@ -27,7 +29,14 @@ class RawBox(NamedTuple):
     mask: Any = None
     area: object = None
     crowd: bool = False
+    difficult: bool = False
     source: Any = None
+    reread: bool = False
+
+    @property
+    def learned(self) -> bool:
+        """Whether it is trained on, where nothing else is asked for."""
+        return self.name is not None and bool(self.given) and not (self.crowd or self.difficult)
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class RawImage:
 class RawSet:
     """All splits of the data set at `source`, its class names, and the faults of its files.
 
-    `categories` are COCO's by id, one list for each split.
+    `categories` are COCO's by id, one list for each split. `partial` says that only some of the
+    splits were asked for.
     """
 
     layout: Layout
@@ -61,23 +71,49 @@ class RawSet:
     splits: dict[str, tuple[RawImage, ...]]
     findings: tuple[Finding, ...] = ()
     categories: dict[str, dict[int, str]] = field(default_factory=dict)
+    partial: bool = False
 
     @property
     def root(self) -> Path:
         """The folder of the set, from which a copy must stay away."""
-        return self.source.parent if self.source.is_file() else self.source
+        if self.source.is_dir():
+            return self.source
+        return coco_root(self.source) if self.layout == "coco" else self.source.parent
 
     def images(self) -> Iterator[RawImage]:
         """Every image once, in the first of `train`, `val`, `test` and the rest that has it."""
         seen: set[str] = set()
-        splits = sorted(self.splits, key=_rank)
+        splits = sorted(self.splits, key=split_rank)
         for image in (image for split in splits for image in self.splits[split]):
             if image.key not in seen:
                 seen.add(image.key)
                 yield image
 
+    def learns(self, split: str) -> bool:
+        """Whether a split is there to train on: by its name, or because there is no other."""
+        return trains(split) or (len(self.splits) == 1 and not judges(split))
 
-def _rank(split: str) -> int:
+
+def read_as_corners(raw: RawSet) -> RawSet:
+    """The set with boxes of four numbers taken for two corners each, as its layout writes them."""
+
+    def reread(box: RawBox) -> RawBox:
+        if len(box.given) != 4:
+            return box
+        a, b, c, d = box.given
+        x, y = (a, b) if raw.layout == "coco" else ((a + c) / 2, (b + d) / 2)
+        return box._replace(given=(x, y, c - a, d - b), reread=True)
+
+    return replace(
+        raw,
+        splits={
+            split: tuple(replace(image, boxes=tuple(map(reread, image.boxes))) for image in images)
+            for split, images in raw.splits.items()
+        },
+    )
+
+
+def split_rank(split: str) -> int:
     """Splits to train on first, then those to judge by; what joins others, like trainval, last."""
     if trains(split) and not split.startswith("trainval"):
         return 0

@@ -56,7 +56,7 @@ def read_raw_coco(path: Path, wanted: Sequence[str] = ()) -> RawSet:
     if whole:  # else the images of another file would seem to be in none
         findings += _left_over(pools)
     names = dict.fromkeys(name for of_split in categories.values() for name in of_split.values())
-    return RawSet("coco", path, tuple(names), splits, tuple(findings), categories)
+    return RawSet("coco", path, tuple(names), splits, tuple(findings), categories, bool(wanted))
 
 
 def _categories(split: _Split) -> dict[int, str]:
@@ -114,6 +114,8 @@ def _entries(split: _Split) -> tuple[dict[int, dict[str, Any]], dict[int, int]]:
             split.tell("VD603", f"images entry {number} has the file_name {_short(name)}")
         elif not is_id(id_):
             split.tell("VD317", f"images entry {number} has the id {_short(id_)}", one_line(name))
+        elif id_ in entries and entries[id_]["file_name"] == name:
+            split.tell("VD319", f"image id {id_} again", one_line(name))
         elif id_ in entries or id_ in same:
             other = one_line(entries[same.get(id_, id_)]["file_name"])
             split.tell("VD315", f"image id {id_} is that of {one_line(name)} too", other)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from vovnet.data._common import Folder, one_line
-from vovnet.data.doctor.raw import RawBox, RawImage, RawSet, numbers
+from vovnet.data.doctor.raw import RawBox, RawImage, RawSet, numbers, split_rank
 from vovnet.data.doctor.report import Finding
 from vovnet.data.images import IMAGE_SUFFIXES
 from vovnet.data.voc import Annotation, find_voc_image, list_stems, parse_annotation, voc_splits
@@ -28,14 +28,16 @@ def read_raw_voc(root: Path, wanted: Sequence[str] = ()) -> RawSet:
         Folder(root / "Annotations", root), Folder(root / "JPEGImages", root), [], {}
     )
     splits: dict[str, tuple[RawImage, ...]] = {}
-    for split in wanted or _whole_lists(voc_splits(root)):
+    # In the order that an image counts as one of: what is wrong with it is told there.
+    for split in sorted(wanted or _whole_lists(voc_splits(root)), key=split_rank):
         images = [_image(reading, stem, split) for stem in _stems(reading, root, split)]
         splits[split] = tuple(replace(image, split=split) for image in images if image is not None)
     if not wanted:
         reading.findings += _left_over(reading)
     found = (image for images in splits.values() for image in images)
     names = {box.name for image in found for box in image.boxes if box.name is not None}
-    return RawSet("voc", root, tuple(sorted(names)), splits, tuple(reading.findings))
+    told = tuple(reading.findings)
+    return RawSet("voc", root, tuple(sorted(names)), splits, told, partial=bool(wanted))
 
 
 def _whole_lists(splits: Sequence[str]) -> list[str]:
@@ -98,7 +100,8 @@ def _boxes(reading: _Reading, annotation: Annotation, split: str, image: str) ->
     for number, item in enumerate(annotation.objects, start=1):
         if not item.name:
             reading.findings.append(Finding("VD302", "no <name>", split, image, number))
-        boxes.append(RawBox(number, item.name or None, numbers(item.corners)))
+        given = numbers(item.corners)
+        boxes.append(RawBox(number, item.name or None, given, difficult=item.difficult))
     return tuple(boxes)
 
 

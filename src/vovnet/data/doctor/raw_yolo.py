@@ -8,6 +8,7 @@ from typing import Any
 from vovnet.data._common import Folder, one_line, read_text
 from vovnet.data.doctor.raw import RawBox, RawImage, RawSet, numbers
 from vovnet.data.doctor.report import Finding
+from vovnet.data.images import IMAGE_SUFFIXES
 from vovnet.data.yaml_file import read_yaml
 from vovnet.data.yolo import (
     MAX_CLASSES,
@@ -33,7 +34,7 @@ class _Reading:
     splits: dict[str, list[Path]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     folders: dict[Path, Folder] = field(default_factory=dict)
-    labels: set[Path] = field(default_factory=set)
+    labels: dict[Path, Path] = field(default_factory=dict)  # and where the first image of each is
 
     def tell(
         self, id_: str, what: str, split: str = "", image: str = "", number: int | None = None
@@ -50,7 +51,11 @@ def read_raw_yolo(source: Path, wanted: Sequence[str] = ()) -> RawSet:
     """The splits of a YOLO set, or those `wanted`; label files without image if none is."""
     reading = _open(source)
     splits = {
-        split: tuple(image for place in places for image in _images(reading, place, split))
+        split: tuple(
+            image
+            for place in places
+            for image in _images(reading, place, split, alone=len(places) == 1)
+        )
         for split, places in reading.splits.items()
         if not wanted or split in wanted
     }
@@ -61,7 +66,7 @@ def read_raw_yolo(source: Path, wanted: Sequence[str] = ()) -> RawSet:
         found = (image for images in splits.values() for image in images)
         names = tuple({box.name for image in found for box in image.boxes if box.name})
         names = tuple(sorted(names, key=lambda name: int(name.removeprefix("class_"))))
-    return RawSet("yolo", source, names, splits, tuple(reading.findings))
+    return RawSet("yolo", source, names, splits, tuple(reading.findings), partial=bool(wanted))
 
 
 def _open(source: Path) -> _Reading:
@@ -81,7 +86,8 @@ def _open(source: Path) -> _Reading:
         for split in _SPLITS:
             if config.get(split) and split not in reading.splits:
                 what = f"{one_line(file.name)} names {split}: {one_line(config[split])}"
-                reading.tell("VD407", f"{what}, which is not there", split)
+                id_ = "VD409" if split == "train" else "VD407"
+                reading.tell(id_, f"{what}, which is not there", split)
     reading.names = _names(reading, config)
     return reading
 
@@ -145,8 +151,9 @@ def _classes_file(reading: _Reading) -> list[str]:
     return []
 
 
-def _images(reading: _Reading, place: Path, split: str) -> Iterator[RawImage]:
-    """The images of a folder or list, with their objects."""
+def _images(reading: _Reading, place: Path, split: str, *, alone: bool) -> Iterator[RawImage]:
+    """The images of a folder or list, with their objects. Unless the split has that place alone,
+    they are called by their paths in the set: other places may have the same names."""
     is_list = place.is_file()
     base = reading.root if is_list else place
     try:
@@ -154,33 +161,40 @@ def _images(reading: _Reading, place: Path, split: str) -> Iterator[RawImage]:
     except DataError as error:
         reading.tell("VD601", str(error), split)
         return
+    before = "" if alone or is_list else f"{place.relative_to(reading.home).as_posix()}/"
     seen: set[str] = set()
     for name in names:
+        told = before + name
         if name in seen:
-            reading.tell("VD319", f"{place.name} lists it again", split, name)
+            reading.tell("VD319", f"{place.name} lists it again", split, told)
             continue
         seen.add(name)
         try:
-            path, label = _files(reading, base, name)
+            path, label, other = _files(reading, base, name)
         except DataError as error:
-            reading.tell("VD607", str(error), split, name)
+            reading.tell("VD607", str(error), split, told)
             continue
         key = str(base / name)
-        boxes = _boxes(reading, label, split, name)
+        boxes = _boxes(reading, label, split, told)
         if boxes is None:
             continue
         if path and label is None:
-            reading.tell("VD606", "no label file", split, name)
-        yield RawImage(split, key, one_line(name), path, boxes, annotation=label)
+            reading.tell("VD606", "no label file", split, told)
+        if path and label and other:
+            reading.tell("VD610", f"that of {one_line(other.name)} too", split, told)
+        yield RawImage(split, key, one_line(told), path, boxes, annotation=label)
 
 
-def _files(reading: _Reading, base: Path, name: str) -> tuple[Path | None, Path | None]:
-    """An image and its label file, None for what is not there; raises `DataError`."""
+def _files(
+    reading: _Reading, base: Path, name: str
+) -> tuple[Path | None, Path | None, Path | None]:
+    """An image, its label file, and another image that has that too; None for what is not there.
+    Raises `DataError`."""
     path = reading.folder(base).find(name, one_line(name))
     place, label = label_place(base, PurePosixPath(name), reading.home)
     found = reading.folder(place).find(str(label), one_line(name))
-    reading.labels.add(place / label)
-    return path, found
+    first = reading.labels.setdefault(place / label, base / name)
+    return path, found, None if first == base / name else first
 
 
 def _boxes(
@@ -221,11 +235,15 @@ def _class_name(reading: _Reading, text: str) -> str | None:
 
 
 def _tell_left_over(reading: _Reading) -> None:
-    """The label files whose image is not there."""
-    places = {path.parent for path in reading.labels}
-    for folder in sorted(places):
+    """The label files whose image is not there, or in no split."""
+    places = {label.parent: image.parent for label, image in reading.labels.items()}
+    for folder, images in sorted(places.items()):
         if any(folder == place for places in reading.splits.values() for place in places):
             continue  # labels beside their images: what else lies there may be anything
         for path in sorted(folder.glob("*.txt")):
-            if path not in reading.labels and path.name != "classes.txt":
+            if path in reading.labels or path.name == "classes.txt":
+                continue
+            if any((images / f"{path.stem}{suffix}").is_file() for suffix in IMAGE_SUFFIXES):
+                reading.tell("VD605", "in no split", image=path.stem)
+            else:
                 reading.tell("VD604", f"{one_line(path.name)} has no image", image=path.stem)

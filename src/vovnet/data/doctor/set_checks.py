@@ -33,11 +33,17 @@ def identity(image: RawImage, facts: FactsOf) -> object:
 
 
 def _duplicates(raw: RawSet, facts: FactsOf) -> Iterator[Finding]:
-    seen: dict[tuple[str, object], RawImage] = {}
+    same: dict[tuple[str, object], list[RawImage]] = defaultdict(list)
     for image in raw.images():
-        first = seen.setdefault((image.split, identity(image, facts)), image)
-        if first is not image and image.path is not None:
-            yield Finding("VD115", f"the same bytes as {first.name}", image.split, image.name)
+        if image.path is not None:
+            same[image.split, identity(image, facts)].append(image)
+    for images in same.values():
+        best = max(images, key=lambda image: len(image.boxes))  # the first of equal ones
+        for image in images:
+            if image is not best:
+                other = len(image.boxes) != len(best.boxes)
+                what = f"the same bytes as {best.name}{', but fewer objects' if other else ''}"
+                yield Finding("VD115", what, image.split, image.name)
 
 
 def _leaks(raw: RawSet, facts: FactsOf) -> Iterator[Finding]:
@@ -103,12 +109,17 @@ def _contrast(image: RawImage, facts: FactsOf) -> float:
 
 def _splits(raw: RawSet, _: FactsOf) -> Iterator[Finding]:
     total = sum(1 for _ in raw.images())
+    if not raw.splits:
+        yield Finding("VD404", "no split at all")
     for split, images in raw.splits.items():
         if not images:
             yield Finding("VD404", "no image", split)
         elif len(images) < max(_FEW_IMAGES, _FEW_OF_SET * total):
             yield Finding("VD406", f"{len(images)} of {total} images", split)
-    if not any(map(judges, raw.splits)):
+        if images and raw.learns(split) and not any(b.learned for i in images for b in i.boxes):
+            unlike = any(image.boxes for image in images)
+            yield Finding("VD408", "crowds and difficult ones only" if unlike else "none", split)
+    if not raw.partial and not any(map(judges, raw.splits)):
         yield Finding("VD405", f"splits: {', '.join(map(one_line, raw.splits)) or 'none'}")
 
 
@@ -116,6 +127,8 @@ def _class_counts(raw: RawSet, _: FactsOf) -> Iterator[Finding]:
     counts = {split: _count(images) for split, images in raw.splits.items()}
     total = _count(tuple(raw.images()))
     for name in raw.names:
+        if not total[name] and raw.partial:
+            continue
         if not total[name]:
             yield Finding("VD305", f"class {one_line(name)!r} has no box")
             continue
@@ -124,7 +137,7 @@ def _class_counts(raw: RawSet, _: FactsOf) -> Iterator[Finding]:
                 what = f"class {one_line(name)!r} has {total[name]} boxes elsewhere, none here"
                 yield Finding("VD306", what, split)
     for split, found in counts.items():
-        if trains(split) or (len(counts) == 1 and not judges(split)):
+        if raw.learns(split):
             yield from _rare(split, found)
     if total and max(total.values()) > _IMBALANCE * min(total.values()):
         (most, many), (least, few) = total.most_common()[0], total.most_common()[-1]

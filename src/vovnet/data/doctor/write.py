@@ -128,7 +128,8 @@ def write_yolo(dest: Path, raw: RawSet, splits: Splits, found: Collection[str]) 
     for split, images in splits.items():
         taken: set[str] = set()
         for kept in images:
-            name = _free_name(kept, _below_images(kept.image.name), taken)
+            # Labels hang on the name without its suffix.
+            name = _free_name(kept, _below_images(kept.image.name), taken, by_stem=True)
             _write_image(kept, dest / "images" / split / name)
             target = (dest / "labels" / split / name).with_suffix(".txt")
             if kept.image.annotation is None:
@@ -164,14 +165,16 @@ def _line(mended: Mended, numbers: Mapping[str, int], size: Size) -> str:
     return f"{numbers[mended.box.name or '']} {' '.join(values)}\n"
 
 
-def _free_name(kept: Kept, name: str, taken: set[str]) -> str:
-    """The image's name with its new suffix, lengthened where another has it."""
+def _free_name(kept: Kept, name: str, taken: set[str], *, by_stem: bool = False) -> str:
+    """The image's name with its new suffix, lengthened where another has it (or, `by_stem`, has it
+    but for the suffix)."""
     path = PurePosixPath(name)
-    stem = path.with_suffix("") if path.suffix else path
-    while f"{stem}{kept.suffix}" in taken:
-        stem = PurePosixPath(f"{stem}_")
-    taken.add(f"{stem}{kept.suffix}")
-    return f"{stem}{kept.suffix}"
+    stem = str(path.with_suffix("") if path.suffix else path)
+    suffix = "" if by_stem else kept.suffix
+    while stem + suffix in taken:
+        stem += "_"
+    taken.add(stem + suffix)
+    return stem + kept.suffix
 
 
 def _write_image(kept: Kept, target: Path) -> None:
