@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,12 +37,17 @@ def assert_same(a: Detections, b: Detections) -> None:
     assert (a.masks is None) == (b.masks is None)
     if a.masks is not None:
         np.testing.assert_array_equal(a.masks, b.masks)
+    assert (a.mask_scores is None) == (b.mask_scores is None)
+    if a.mask_scores is not None:
+        np.testing.assert_array_equal(a.mask_scores, b.mask_scores)
     assert (a.names, a.image_size, a.path) == (b.names, b.image_size, b.path)
 
 
 @settings(deadline=None, max_examples=60)
-@given(some_detections(masks=True))
-def test_dict_round_trip(found):
+@given(some_detections(masks=True), st.booleans())
+def test_dict_round_trip(found, scored):
+    if scored and len(found):
+        found = replace(found, mask_scores=found.scores[::-1])
     text = json.dumps(found.to_dict())
     assert_same(Detections.from_dict(json.loads(text), NAMES, image_size=(4, 7)), found)
 

@@ -79,7 +79,8 @@ class Detections:
         """The Hugging Face shape: [{"label", "score", "box": {"xmin", "ymin", "xmax", "ymax"}}].
 
         Plain Python floats in pixels of the original image. With masks every object has a
-        "segmentation" too, COCO's compressed RLE {"size": [height, width], "counts"}.
+        "segmentation" too, COCO's compressed RLE {"size": [height, width], "counts"}; with scores
+        of their own a "mask_score".
         """
         objects: list[dict[str, Any]] = [
             {
@@ -91,6 +92,9 @@ class Detections:
         ]
         for one, mask in zip(objects, () if self.masks is None else self.masks, strict=False):
             one["segmentation"] = _encode(mask)
+        scores = () if self.mask_scores is None else self.mask_scores.tolist()
+        for one, score in zip(objects, scores, strict=False):
+            one["mask_score"] = score
         return objects
 
     @classmethod
@@ -115,6 +119,7 @@ class Detections:
             labels=np.array([index[o["label"]] for o in objects]),
             names=tuple(names),
             masks=_decode(objects),
+            mask_scores=_mask_scores(objects),
             image_size=image_size,
             path=path,
         )
@@ -125,6 +130,7 @@ class Detections:
         """COCO results: xywh boxes in pixels as plain floats, masks as compressed RLE.
 
         `category_ids[label]` is the category of a label; by default label + 1, as COCO counts.
+        COCO has no place for `mask_scores`.
         """
         ids = category_ids or range(1, len(self.names) + 1)
         results: list[dict[str, Any]] = [
@@ -150,7 +156,7 @@ class Detections:
         image_size: tuple[int, int] | None = None,
         path: Path | None = None,
     ) -> "Detections":
-        """The inverse of `to_coco`, from the results of one image.
+        """The inverse of `to_coco`, but for mask scores, from the results of one image.
 
         Masks are read when every result has an RLE segmentation. Raises ValueError for a category
         that is not in `category_ids`.
@@ -200,6 +206,12 @@ def _decode(rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
     from hotcoco import mask as coco_mask
 
     return np.stack([coco_mask.decode(row["segmentation"]) for row in rows])
+
+
+def _mask_scores(rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """The scores of the masks of rows that all have one, or None."""
+    scores = [row.get("mask_score") for row in rows]
+    return None if not rows or None in scores else np.array(scores)
 
 
 def _encode(mask: np.ndarray) -> dict[str, Any]:

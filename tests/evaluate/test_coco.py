@@ -1,5 +1,6 @@
 import contextlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from vovnet.data.record import Record
 from vovnet.detections import Detections
+from vovnet.errors import DataError
 from vovnet.evaluate import coco_ap
 from vovnet.evaluate.coco import _annotations
 
@@ -244,6 +246,39 @@ def mask_scene(seed: int) -> tuple[list[Detections], list[Record]]:
 @pytest.mark.parametrize("seed", range(3))
 def test_masks_equal_pycocotools(seed):
     assert_equal_to_reference(*mask_scene(seed), "segm")
+
+
+def test_masks_are_ranked_by_their_own_scores():
+    """A whole and an empty mask of one object: which of them comes first decides."""
+    box = [[0, 0, 64, 64]]
+    outline = [[0, 0, 64, 0, 64, 64, 0, 64]]
+    truth = record(0, box, [0], size=(64, 64), segmentations=(outline,))
+    whole, none = np.ones((64, 64), bool), np.zeros((64, 64), bool)
+    found = Detections(box * 2, [0.9, 0.8], [0, 0], NAMES, masks=np.stack([none, whole]))
+    by_box = coco_ap([found], [truth], NAMES, "segm").map_50
+    by_mask = replace(found, mask_scores=[0.1, 0.7])
+    assert by_box == pytest.approx(0.5)
+    assert coco_ap([by_mask], [truth], NAMES, "segm").map_50 == pytest.approx(1.0)
+
+
+def test_what_has_no_mask_is_ignored():
+    predictions, truths = mask_scene(3)
+    first = truths[0]
+    bare = replace(first, segmentations=([], *first.segmentations[1:]))
+    ignored = record(
+        first.image_id, first.boxes, first.labels, crowd=first.crowd | (np.arange(4) == 0),
+        size=first.size, areas=first.areas,
+        segmentations=([[0, 0, 64, 0, 64, 64, 0, 64]], *first.segmentations[1:]),
+    )  # fmt: skip
+    one, other = (coco_ap(predictions, [t, *truths[1:]], NAMES, "segm") for t in (bare, ignored))
+    assert one == other != coco_ap(predictions, truths, NAMES, "segm")
+
+
+def test_a_mask_that_cannot_be_read_is_named():
+    predictions, truths = mask_scene(3)
+    broken = replace(truths[0], segmentations=("text", *truths[0].segmentations[1:]))
+    with pytest.raises(DataError, match="a segmentation cannot be read"):
+        coco_ap(predictions, [broken, *truths[1:]], NAMES, "segm")
 
 
 def test_areas_of_masks_are_the_default():

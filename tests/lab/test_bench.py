@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -16,7 +17,7 @@ from vovnet.lab.measurement import measured
 from vovnet.lab.memory import peak_memory
 from vovnet.lab.results import rank
 from vovnet.lab.row import STAGES, UNITS
-from vovnet.lab.target import Target
+from vovnet.lab.target import Target, open_target
 
 BRIEF = Protocol(seconds=0.01, repeats=2, warmup=0, settling=0, memory=False, energy=False)
 
@@ -87,6 +88,25 @@ def test_rates_follow_from_the_samples():
     assert row.roofline.intensity_flops_per_byte == pytest.approx(flops / row.bytes_moved)
     assert row.roofline.attainable_flops_per_s <= row.matmul_flops_per_s.value
     assert row.stages_ms is None
+
+
+def test_a_first_stages_rates_are_its_own():
+    (row,) = bench(["fasterrcnn_lite-vovnet19_slim_dw"], imgsz=64, protocol=BRIEF)
+    alone = open_target("fasterrcnn_lite-vovnet19_slim_dw", 64).counts(1, 4, timed=True)
+    assert alone.flops < 0.5 * row.flops  # with a thousand regions
+    seconds = row.latency_ms.value / 1000
+    assert row.achieved_flops_per_s.value == pytest.approx(alone.flops / seconds, rel=0.05)
+    assert row.roofline.intensity_flops_per_byte == pytest.approx(alone.flops / alone.bytes_moved)
+    assert row.latency_ms.method.startswith("first stage alone")
+    assert "second stage" in row.joules_per_image.reason
+    whole = replace(BRIEF, memory=True)
+    (row,) = bench(["fasterrcnn_lite-vovnet19_slim_dw"], imgsz=64, protocol=whole)
+    assert "second stage" in row.peak_memory_bytes.reason
+
+
+def test_a_float32_roof_is_for_float32():
+    rows = bench_module(small(), imgsz=8, precisions=("fp32", "bf16"), protocol=BRIEF)
+    assert [row.roofline is not None for row in rows] == [True, False]
 
 
 def test_competitors_take_turns():

@@ -21,6 +21,8 @@ def test_percentiles_are_those_of_all_samples_unclipped():
         ([100.0, 104.0, 102.0, 98.0, 101.0], True),
         ([100.0, 104.0, 102.0, 98.0, 900.0], True),  # one disturbed repeat
         ([100.0, 120.0, 140.0, 160.0, 180.0], False),  # a drift
+        ([100.0, 119.0], False),  # too few to tell which one is right
+        ([100.0, 108.0, 104.0], True),
         ([100.0], False),  # nothing to compare with
         ([-100.0, -101.0], True),
     ],

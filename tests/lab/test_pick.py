@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 import yaml
 
 from vovnet.cli import main
@@ -10,6 +11,8 @@ from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.bench import Protocol
 from vovnet.lab.pick import config_text, jobs_for, pick, read_accuracies, table, to_candidate
 from vovnet.lab.row import BenchRow
+from vovnet.models.weights import load_detector
+from vovnet.runtimes import write_onnx
 
 QUICK = Protocol(seconds=0.02, repeats=2, warmup=0, settling=0, threads=1, memory=False)
 
@@ -70,6 +73,23 @@ def test_rows_become_candidates(bench_row):
     for error, words in ((0.9, "relative error 0.9"), (None, "of another shape, or not finite")):
         wrong = BenchRow.from_dict(bench_row("m", correct=False, relative_error=error))
         assert to_candidate(wrong, None).unusable == f"wrong output: {words}"
+
+
+def test_int8_has_no_accuracy_but_what_is_measured(bench_row):
+    row = BenchRow.from_dict(bench_row("m", precision="int8"))
+    candidate = to_candidate(row, 0.4)
+    assert "accuracy" not in candidate.values
+    assert candidate.missing["accuracy"] == "int8 was calibrated on noise"
+
+
+def test_a_stranger_is_compared_by_the_network_alone(nano, tmp_path):
+    detector = load_detector(nano)
+    path = tmp_path / "nano.onnx"
+    write_onnx(detector.network, torch.zeros(1, 3, 64, 64), path)
+    jobs = jobs_for([str(nano), str(path)], runtimes=["onnxruntime"], precisions=["fp32"])
+    found = pick(jobs, {}, {}, screening=QUICK, final=QUICK)
+    for job, candidate in found.candidates.items():
+        assert candidate.values["latency"] == found.rows[job].latency_ms.value
 
 
 def test_jobs():

@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_listed(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights"])
+@pytest.mark.parametrize("content", [b"", b"not weights", b"error: x", b"hello"])
 def test_garbage_is_refused_in_one_line(content, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(WeightsError) as e:

@@ -160,6 +160,15 @@ class Planted(nn.Module):
         return outputs
 
 
+class Above(Planted):
+    """The same box, 20 pixels higher: rows 0 to 24."""
+
+    def forward(self, images: torch.Tensor) -> SimpleNamespace:
+        outputs = super().forward(images)
+        outputs.distances[:, 33, 1::2] = torch.tensor([4.5, -1.5])
+        return outputs
+
+
 @pytest.mark.parametrize(
     ("fit", "size", "expected"),
     [  # in the 64×64 input the box is (8, 20, 40, 44)
@@ -176,6 +185,20 @@ def test_boxes_come_back_in_pixels_of_the_image(fit, size, expected):
     assert found.boxes[0].tolist() == pytest.approx(expected, rel=1e-5)
     assert found.labels.tolist() == [1]
     assert found.to_dict()[0]["label"] == "b"
+
+
+def test_what_lies_outside_the_image_is_not_told():
+    spec = InputSpec((64, 64), "letterbox", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    detector = Detector("planted", Planted(), None, PointDecoder(STRIDES), spec, ("a", "b")).eval()
+    (found,) = detector.detect([Image.new("RGB", (64, 8))])  # rows 28 to 36 show it
+    assert found.boxes.tolist() == [[8, 0, 40, 8]]
+    (found,) = detector.detect([Image.new("RGB", (4, 64))])  # columns 30 to 34
+    assert found.boxes.tolist() == [[0, 20, 4, 44]]
+    (found,) = detector.detect([Image.new("RGB", (64, 64))] * 1)
+    assert len(found) == 1
+    wide = Detector("planted", Above(), None, PointDecoder(STRIDES), spec, ("a", "b")).eval()
+    (found,) = wide.detect([Image.new("RGB", (64, 8))])
+    assert len(found) == 0
 
 
 def test_training_mode_is_refused():

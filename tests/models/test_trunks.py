@@ -17,6 +17,7 @@ from vovnet.models import (
     list_detectors,
 )
 from vovnet.models.backbone import Classifier
+from vovnet.models.layers import fuse_norms
 
 EVERY = [*list_backbones(), "timm:resnet18", "timm:efficientnet_b0", "timm:hgnetv2_b0"]
 
@@ -81,6 +82,18 @@ def test_timms_maps_and_logits_are_timms():
             timm.create_model("resnet18", pretrained=False, num_classes=7).state_dict().keys()
         )
         assert isinstance(create_model("vovnet39", 7), Classifier)
+
+
+@torch.no_grad()
+def test_norms_that_hold_their_activation_keep_it_when_folded(randomise_norms):
+    backbone = create_backbone("timm:mobilenetv3_small_050").eval()
+    randomise_norms(backbone)
+    pictures = images(64)
+    before = [x.clone() for x in backbone(pictures)]
+    fuse_norms(backbone)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    for one, other in zip(before, backbone(pictures), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
 
 
 def test_maps_with_channels_last_are_turned():

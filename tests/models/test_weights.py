@@ -278,7 +278,13 @@ def test_places_that_cannot_be_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("metadata", "word"),
-    [('["a list"]', "JSON object"), ("{", "not JSON"), ('{"model": 3}', "names no model")],
+    [
+        ('["a list"]', "JSON object"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"model": 1' + "0" * 5000 + "}", "not JSON"),
+        ('{"model": 3}', "names no model"),
+    ],
 )
 def test_metadata_of_another_shape_is_an_error_of_one_line(metadata, word, tmp_path):
     path = tmp_path / "x.safetensors"
@@ -286,6 +292,20 @@ def test_metadata_of_another_shape_is_an_error_of_one_line(metadata, word, tmp_p
     with pytest.raises(WeightsError, match=word) as error:
         load_detector(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"pad": 300}, {"mean": [10**400, 0, 0]}, {"size": [100, 100]}, {"size": [64, 100]}],
+)
+def test_an_input_that_the_model_cannot_take(tmp_path, changed):
+    path = tmp_path / "x.safetensors"
+    detector = create_detector("vovdet_nano", ("a",))
+    facts = detector_metadata(detector)
+    facts["input"] |= changed | {"multiple": 4}
+    save_tensors(path, detector.network.state_dict(), facts)
+    with pytest.raises(WeightsError, match=r"x\.safetensors: its input spec is not understood"):
+        load_detector(path)
 
 
 def test_an_input_spec_of_another_version_is_an_error_of_one_line(tmp_path):

@@ -77,15 +77,16 @@ def bench(
         protocol=Protocol(seconds=seconds, repeats=repeats, threads=threads, memory=memory),
         note=note,
     )
-    _write_files(rows, csv, html, png, (names, imgsz, num_classes, batch))
+    # Printed first: a file that cannot be written must not take the figures with it.
     if as_json:
         print_json([row.to_dict() for row in rows])
     else:
         print_table([_line(row) for row in rank(rows)])
         print(_legend(rows[0]))
-        for path in filter(None, (csv, html, png)):
-            if path.exists():
-                print(path)
+    _write_files(rows, csv, html, png, (names, imgsz, num_classes, batch))
+    for path in filter(None, () if as_json else (csv, html, png)):
+        if path.exists():
+            print(path)
     return exit_code(sum(row.error is not None for row in rows), len(rows))
 
 
@@ -136,7 +137,9 @@ def _mark(row: Any) -> str:
         return "failed"
     if row.correct is False:
         return "wrong"
-    return "ok" if row.latency_ms.valid else "unsteady"
+    if not row.latency_ms.valid:
+        return "unsteady"
+    return "unchecked" if row.correct is None else "ok"
 
 
 def _legend(row: Any) -> str:
@@ -148,5 +151,8 @@ def _legend(row: Any) -> str:
     why = ""
     if row.error is None and row.joules_per_image.reason is not None:
         why = f"energy: {row.joules_per_image.reason}"
-    marks = "unsteady: repeats differ by more than 10 %; wrong: not torch's answer, not ranked"
+    marks = (
+        "unsteady: repeats (of four or more, their middle half) differ by more than 10 %; "
+        "wrong: not torch's answer, not ranked; unchecked: torch has none to compare with"
+    )
     return "\n".join(filter(None, (roofs, why, marks)))

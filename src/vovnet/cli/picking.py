@@ -31,7 +31,7 @@ def pick(
     """Measure detectors in every runtime on this machine and choose one within your limits.
 
     Of those within all limits the best by the objective is chosen, ties by latency. Accuracy is
-    that of the weights in float32; int8, calibrated on noise here, has less.
+    that of the weights in float32, which bf16 keeps; int8, calibrated on noise, has none here.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ def pick(
     candidates
         Weights (shipped names or .safetensors files) or models (default: what ships).
     max_ms
-        Most milliseconds for one image, from JPEG to boxes.
+        Most milliseconds for one image, from JPEG to boxes (the network alone, if a candidate is no
+        detector of ours).
     max_joules
         Most joules for one image, idle power included.
     max_memory

@@ -8,6 +8,7 @@ import numpy as np
 
 from vovnet.data.record import Record
 from vovnet.detections import Detections
+from vovnet.errors import DataError
 
 IouType = Literal["bbox", "segm"]
 
@@ -24,8 +25,8 @@ class ClassAP(TypedDict):
 class CocoResult:
     """COCO's numbers, 0..1; None where there is no truth to measure on (COCO prints -1).
 
-    `map_*` are means over classes with at most 100 detections an image; small is an area below
-    32², large above 96² pixels. `ar_k` is the average recall with at most k detections an image.
+    `map_*` are means over classes with at most 100 detections of a class in an image; small is an
+    area below 32², large above 96² pixels. `ar_k` is the average recall with at most k of a class.
     """
 
     map_50_95: float | None
@@ -56,9 +57,11 @@ def coco_ap(
     ("segm": the mask's).
 
     "segm" compares `Detections.masks`, ranked by `mask_scores` where there are some, with
-    `Record.segmentations`, and needs `Record.size`.
+    `Record.segmentations`, and needs `Record.size`. A truth whose segmentation is empty is ignored
+    like a difficult one, its mask being its box.
 
-    Raises ValueError if the sequences differ in length, image ids repeat, or masks are missing.
+    Raises ValueError if the sequences differ in length, image ids repeat, or masks are missing;
+    `DataError` for a segmentation that cannot be read.
     """
     if len(predictions) != len(truths):
         raise ValueError(f"{len(predictions)} predictions for {len(truths)} images")
@@ -141,22 +144,35 @@ def _annotations(truths: Sequence[Record], iou_type: IouType) -> list[dict[str, 
                 "iscrowd": int(ignored[i]),
             }
             if iou_type == "segm":
-                row["segmentation"], area = _rle(truth.segmentations[i], truth.size)
+                drawn = truth.segmentations[i]
+                if not drawn:
+                    row["iscrowd"], drawn = 1, [_outline(corners[i])]
+                row["segmentation"], area = _rle(drawn, truth)
                 if truth.areas is None:
                     row["area"] = area
             rows.append(row)
     return rows
 
 
-def _rle(segmentation: Any, size: tuple[int, int] | None) -> tuple[dict[str, Any], float]:
+def _outline(box: np.ndarray) -> list[float]:
+    """A box as a polygon."""
+    x1, y1, x2, y2 = box.tolist()
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def _rle(segmentation: Any, truth: Record) -> tuple[dict[str, Any], float]:
     """A COCO segmentation (polygons or RLE) as one compressed RLE, and its area in pixels."""
     from hotcoco import mask
 
-    if size is None:
+    if truth.size is None:
         raise ValueError("segm needs the size of every image")
-    rle = mask.fr_py_objects(segmentation, *size)
-    rle = mask.merge(rle) if isinstance(rle, list) else rle
-    return rle, float(mask.area(rle))
+    try:
+        rle = mask.fr_py_objects(segmentation, *truth.size)
+        rle = mask.merge(rle) if isinstance(rle, list) else rle
+        return rle, float(mask.area(rle))
+    except (ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{truth.path}: a segmentation cannot be read ({reason})") from None
 
 
 def _check_masks(truths: Sequence[Record]) -> None:

@@ -106,6 +106,7 @@ def _own_share(
     """What this process sees: every batch whose number, by the count of processes, is its rank."""
     indices = [i for i in range(len(dataset)) if i // batch % world_size() == rank()]
     records = [dataset.records[i] for i in indices]
+    batch = 1 if detector.masks else batch  # whole-image masks of several would fill the memory
     stream = detect_records(detector, records, batch=batch, on_images=on_images)
     seen = []
     for index, record, one in zip(indices, records, stream, strict=True):
@@ -138,10 +139,14 @@ def _metrics(seen: Sequence[_Seen], dataset: Dataset, masks: bool) -> dict[str, 
 
 
 def _mask_metrics(rows: list[dict[str, Any]], dataset: Dataset) -> dict[str, float | None]:
-    drawn = all(len(r.segmentations) == len(r.boxes) for r in dataset.records)
-    if not drawn:  # nothing to measure on
+    if not any(any(record.segmentations) for record in dataset.records):  # nothing to measure on
         return dict.fromkeys(("mask_map_50", "mask_map_50_95", "mask_map_75"))
-    masks = coco_ap_of_rows(rows, dataset.records, dataset.names, "segm")
+    # Objects without a mask are ignored.
+    truths = [
+        record if record.segmentations else replace(record, segmentations=([],) * len(record.boxes))
+        for record in dataset.records
+    ]
+    masks = coco_ap_of_rows(rows, truths, dataset.names, "segm")
     return {
         "mask_map_50": masks.map_50,
         "mask_map_50_95": masks.map_50_95,

@@ -26,7 +26,7 @@ from vovnet.lab.energy import Meter, idle_watts, open_meter
 from vovnet.lab.environment import environment
 from vovnet.lab.measurement import Measurement, measured, not_measured
 from vovnet.lab.memory import peak_memory
-from vovnet.lab.results import Machine, failed_row, finished_row
+from vovnet.lab.results import SECOND_STAGE, Machine, failed_row, finished_row
 from vovnet.lab.roofline import Roofs
 from vovnet.lab.row import BenchRow
 from vovnet.lab.target import Target, open_target, random_images, reference_outputs
@@ -293,6 +293,8 @@ class _Run:
 
     def _memory(self, competitor: Competitor) -> Measurement:
         job = competitor.job
+        if competitor.target.two_stages:
+            return not_measured("byte", SECOND_STAGE)
         return peak_memory(
             competitor.target, job.batch, job.runtime, job.precision, job.device, self.threads
         )

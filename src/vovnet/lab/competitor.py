@@ -1,6 +1,8 @@
 """One model in one runtime and precision: opened, compared, and its samples."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -57,8 +59,9 @@ class Exported:
     folder goes with the object."""
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="vovnet-")
-        self.path = Path(self._folder.name) / "network.onnx"
+        folder = tempfile.mkdtemp(prefix="vovnet-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.path = Path(folder) / "network.onnx"
         write_onnx(network, images.cpu(), self.path)
 
 

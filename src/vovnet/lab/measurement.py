@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 SPREAD = 0.10  # relative; the repeats of a measurement that is called valid differ by less
+_MANY = 4  # repeats, of which one may be disturbed
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,23 @@ def measured(
 ) -> Measurement:
     """The measurement whose samples were taken in several repeats, each a list of them.
 
-    Valid if there are two repeats or more and the interquartile range of their medians is at most
-    `spread` of the median of all samples: one disturbed repeat does not spoil the others, a drift
-    does. Raises ValueError without samples, or with one that is no finite number.
+    Valid if there are two repeats or more and their medians lie within `spread` of the median of
+    all samples; of four or more only the middle half (the interquartile range): one disturbed
+    repeat does not spoil the others, a drift does. Raises ValueError without samples, or with one
+    that is no finite number.
     """
     samples = np.concatenate([np.asarray(repeat, dtype=float) for repeat in repeats])
     if not (samples.size and np.isfinite(samples).all()):
         raise ValueError(f"{unit}: no samples, or some are not finite")
     p5, p50, p95, p99 = (float(v) for v in np.percentile(samples, (5, 50, 95, 99)))
     medians = [float(np.median(repeat)) for repeat in repeats if len(repeat)]
-    low, high = np.percentile(medians, (25, 75))
+    few = len(medians) < _MANY
+    low, high = np.percentile(medians, (0, 100) if few else (25, 75))
+    within = "range" if few else "interquartile range"
     return Measurement(
         value=p50,
         unit=unit,
-        method=f"{method}; valid if the interquartile range of the repeats' medians "
+        method=f"{method}; valid if the {within} of the repeats' medians "
         f"({len(medians)} here) is at most {spread:.0%} of the median",
         n=samples.size,
         p5=p5,

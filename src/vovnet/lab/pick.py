@@ -101,20 +101,24 @@ def pick(
     """Measure the jobs and choose one within the limits.
 
     `accuracies` are mAP by the jobs' models. The objective is accuracy if that of every model is
-    given, else latency: the best value wins, ties go by latency. Latency is from JPEG to boxes
-    for detectors of ours, else the network's own.
+    given, else latency: the best value wins, ties go by latency. Latency is from JPEG to boxes, or
+    the network's own for all if a candidate is no detector of ours.
     """
     if objective is None:
         objective = "accuracy" if all(j.model in accuracies for j in jobs) else "latency"
     # A process for every candidate is the dearest part: only where the choice depends on it.
     early = "memory" in limits or objective == "memory"
-    screening = screening or replace(SCREENING, memory=early)
+    metered = "energy" in limits or objective == "energy"  # takes windows of seconds
+    screening = screening or replace(SCREENING, memory=early, energy=metered)
     final = final or replace(FINAL, memory=not early)
     note(f"screening {len(jobs)} candidates")
     rows = dict(zip(jobs, bench_jobs(jobs, screening, note=note), strict=True))
     finalists: set[Job] = set()
     while True:
-        candidates = {job: to_candidate(r, accuracies.get(job.model)) for job, r in rows.items()}
+        whole = all(row.stages_ms for row in rows.values() if row.error is None)
+        candidates = {
+            job: to_candidate(row, accuracies.get(job.model), whole) for job, row in rows.items()
+        }
         decision = decide(list(candidates.values()), limits, objective)
         picked = Picked(decision, candidates, rows, frozenset(finalists), limits, objective)
         unsure = _unsure(picked)
@@ -144,9 +148,10 @@ def _unsure(picked: Picked) -> list[Job]:
     return [picked.job_of(candidate) for candidate in (choice, rival) if candidate is not None]
 
 
-def to_candidate(row: BenchRow, accuracy: float | None) -> Candidate:
-    """A bench row as a candidate, with the accuracy of its weights in float32 if known."""
-    stages = row.stages_ms or {}
+def to_candidate(row: BenchRow, accuracy: float | None, whole: bool = True) -> Candidate:
+    """A bench row as a candidate, with the accuracy of its weights in float32 if known, which bf16
+    and fp16 keep and int8 need not. `whole`: latency is from JPEG to boxes where that is known."""
+    stages = row.stages_ms if whole and row.stages_ms else {}
     measured = {
         "latency": (stages.get("end_to_end", row.latency_ms), 1.0),
         "energy": (row.joules_per_image, 1.0),
@@ -156,7 +161,9 @@ def to_candidate(row: BenchRow, accuracy: float | None) -> Candidate:
     missing: dict[Objective, str] = {}
     for quantity in OBJECTIVES:
         if quantity == "accuracy":
-            if accuracy is None:
+            if row.precision == "int8":
+                missing[quantity] = "int8 was calibrated on noise"
+            elif accuracy is None:
                 missing[quantity] = "give --val-results, or --data to evaluate on"
             else:
                 values[quantity] = accuracy

@@ -6,13 +6,16 @@ from statistics import median
 from typing import Any
 
 from vovnet.lab.competitor import Competitor, Job
-from vovnet.lab.energy import Energy, disagreement
-from vovnet.lab.measurement import Measurement, mapped, measured, not_measured
+from vovnet.lab.count import Counts
+from vovnet.lab.energy import disagreement
+from vovnet.lab.measurement import Measurement, invalidated, mapped, measured, not_measured
 from vovnet.lab.roofline import place
 from vovnet.lab.row import BenchRow, Roofline, unmeasured
 from vovnet.lab.stages import by_stage
 from vovnet.lab.table import BYTES
 from vovnet.lab.target import Target
+
+SECOND_STAGE = "the second stage, which images decide about, is not in what was measured"
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,15 @@ def finished_row(competitor: Competitor, machine: Machine) -> BenchRow:
     """The row of a competitor that had all its turns; peak memory is still to come."""
     job, target, samples = competitor.job, competitor.target, competitor.samples
     precision = competitor.runner.precision
-    counts = _counts(job, target, precision)
+    timed = target.counts(job.batch, BYTES[precision], timed=True)
+    what = "first stage" if target.two_stages else "network"
     return BenchRow(
         **_identity(job, target, precision),
-        **counts,
-        **_speed(samples.seconds, job.batch, machine.protocol),
-        **_work(samples.seconds, samples.matmul, counts.get("flops")),
-        roofline=_roofline(counts, machine),
-        **_energy(samples.energy, samples.seconds, job.batch, machine),
+        **_counts(job, target, precision),
+        **_speed(samples.seconds, job.batch, f"{what} alone, {machine.protocol}"),
+        **_work(samples.seconds, samples.matmul, timed),
+        roofline=_roofline(timed, precision, machine),
+        **_energy(competitor, machine),
         **machine.shared(),
         stages_ms=_stages(competitor, machine.protocol),
         relative_error=competitor.error,
@@ -92,23 +96,24 @@ def _counts(job: Job, target: Target | None, precision: str) -> dict[str, Any]:
     return {**values, "uncounted_ops": list(counts.uncounted_ops)}
 
 
-def _speed(seconds: list[list[float]], batch: int, protocol: str) -> dict[str, Any]:
-    latency = measured(mapped(seconds, lambda s: s * 1000), "ms", f"network alone, {protocol}")
+def _speed(seconds: list[list[float]], batch: int, method: str) -> dict[str, Any]:
+    latency = measured(mapped(seconds, lambda s: s * 1000), "ms", method)
     rates = mapped(seconds, lambda s: batch / s)
-    rate = measured(rates, "images/s", f"batch / latency, {protocol}")
+    rate = measured(rates, "images/s", f"batch / latency: {method}")
     return {"latency_ms": latency, "images_per_s": rate}
 
 
 def _work(
-    seconds: list[list[float]], matmul: list[list[float]], flops: int | None
+    seconds: list[list[float]], matmul: list[list[float]], counts: Counts | None
 ) -> dict[str, Any]:
     """Achieved FLOP/s, and its fraction of the matrix product timed just before each window."""
-    if not flops:
+    if counts is None or not counts.flops:
         reason = "operations could not be counted from shapes"
         return {
             "achieved_flops_per_s": not_measured("FLOP/s", reason),
             "peak_fraction": not_measured("1", reason),
         }
+    flops = counts.flops
     achieved = mapped(seconds, lambda s: flops / s)
     fractions = [
         [rate / median(peak) for rate in window]
@@ -122,28 +127,35 @@ def _work(
     }
 
 
-def _roofline(counts: dict[str, Any], machine: Machine) -> Roofline | None:
-    if not counts.get("bytes_moved") or machine.matmul.value is None or machine.copy.value is None:
+def _roofline(counts: Counts | None, precision: str, machine: Machine) -> Roofline | None:
+    """Under the roof of a float32 matrix product, which says nothing about other precisions."""
+    matmul, copy = machine.matmul.value, machine.copy.value
+    if counts is None or precision != "fp32" or matmul is None or copy is None:
         return None
-    return place(counts["flops"], counts["bytes_moved"], machine.matmul.value, machine.copy.value)
+    return place(counts.flops, counts.bytes_moved, matmul, copy) if counts.bytes_moved else None
 
 
-def _energy(
-    windows: list[Energy], seconds: list[list[float]], batch: int, machine: Machine
-) -> dict[str, Any]:
-    if not windows or machine.idle.value is None:
+def _energy(competitor: Competitor, machine: Machine) -> dict[str, Any]:
+    windows, seconds = competitor.samples.energy, competitor.samples.seconds
+    batch = competitor.job.batch
+    if not windows or machine.idle.value is None or competitor.target.two_stages:
         reason = machine.idle.reason or "no window was metered"
+        if competitor.target.two_stages:
+            reason = SECOND_STAGE
         missing = not_measured("J", reason)
         return {"joules_per_image": missing, "joules_per_image_net": missing}
     idle = machine.idle.value
     pairs = [(used, batch * len(calls)) for used, calls in zip(windows, seconds, strict=True)]
     gross = [[used.joules / images] for used, images in pairs]
     net = [[(used.joules - idle * used.seconds) / images] for used, images in pairs]
-    return {
+    note = disagreement(windows)
+    found = {
         "joules_per_image": measured(gross, "J", f"{machine.meter}; idle power included"),
         "joules_per_image_net": measured(net, "J", f"{machine.meter}; less idle_watts × time"),
-        "energy_note": disagreement(windows),
     }
+    if note is not None:
+        found = {key: invalidated(value, note) for key, value in found.items()}
+    return found | {"energy_note": note}
 
 
 def _stages(competitor: Competitor, protocol: str) -> dict[str, Measurement] | None:

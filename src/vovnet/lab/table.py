@@ -84,6 +84,6 @@ def _count(target: Target, side: int, batch: int, bytes_per_element: int) -> Cou
         raise VovnetError(f"{target.name}: ONNX files are not counted; give vovnet bench the file")
     try:
         return count(network, (side, side), batch=batch, bytes_per_element=bytes_per_element)
-    except (RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # a stranger's network may raise anything
         reason = " ".join(str(error).split())
         raise VovnetError(f"{target.name}: cannot take {side} pixels: {reason}") from None

@@ -38,15 +38,21 @@ class Target:
     map_50_95: float | None = None
 
     @property
+    def two_stages(self) -> bool:
+        """Whether the network alone is a first stage: how much the second does, images decide."""
+        return isinstance(self.network, RCNN | CenterMask)
+
+    @property
     def countable(self) -> nn.Module | None:
         """The network with all that one pass can cost; None for an ONNX file."""
         if isinstance(self.network, RCNN | CenterMask):
             return WholePass(self.network)
         return self.network
 
-    def counts(self, batch: int, bytes_per_element: int) -> Counts | None:
-        """Its cost on paper; None for an ONNX file and for what shapes alone do not decide."""
-        network = self.countable
+    def counts(self, batch: int, bytes_per_element: int, *, timed: bool = False) -> Counts | None:
+        """Its cost on paper, or of what is `timed` as the network alone; None for an ONNX file and
+        for what shapes alone do not decide."""
+        network = self.network if timed else self.countable
         if network is None:
             return None
         size = (self.imgsz, self.imgsz)

@@ -1,7 +1,8 @@
 """CenterMask (arXiv 1911.06667): FCOS boxes, then masks with spatial attention and mask scoring.
 
-Layers and constants as in the released centermask2 configurations; every normalisation is by
-groups, so that it trains from scratch. CenterMask-Lite halves the widths and shortens the towers.
+Layers and constants as in the released centermask2 configurations, but for what docs/structure.md
+tells; every normalisation is by groups, so that it trains from scratch. CenterMask-Lite halves the
+widths and shortens the towers.
 """
 
 from collections.abc import Sequence

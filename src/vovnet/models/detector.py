@@ -130,21 +130,23 @@ class Detector(nn.Module):
 
 
 def _in_image(found: Found, place: Placement, names: tuple[str, ...]) -> Detections:
-    """What was found in an input, in pixels of its image."""
+    """What was found in an input, in pixels of its image; nothing that lies wholly outside it."""
     size = (place.height, place.width)
-    boxes = found.boxes.cpu()
+    boxes = place.to_image(found.boxes.cpu())
+    there = (boxes[:, 2:] > boxes[:, :2]).all(1)
     masks = None
     if found.masks is not None:
         # Not the clipped boxes: a mask fills the whole of its box.
-        masks = paste_masks(found.masks.cpu(), place.to_image(boxes, clip=False), size).numpy()
+        whole = place.to_image(found.boxes.cpu()[there], clip=False)
+        masks = paste_masks(found.masks.cpu()[there], whole, size).numpy()
     scores = found.mask_scores
     return Detections(
-        place.to_image(boxes).numpy(),
-        found.scores.cpu().numpy(),
-        found.labels.cpu().numpy(),
+        boxes[there].numpy(),
+        found.scores.cpu()[there].numpy(),
+        found.labels.cpu()[there].numpy(),
         names=names,
         masks=masks,
-        mask_scores=None if scores is None else scores.cpu().numpy(),
+        mask_scores=None if scores is None else scores.cpu()[there].numpy(),
         image_size=size,
     )
 

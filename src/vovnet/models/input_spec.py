@@ -59,6 +59,8 @@ class InputSpec:
             numbers = isinstance(values, tuple) and len(values) == 3
             if not (numbers and all(isinstance(v, int | float) and isfinite(v) for v in values)):
                 raise VovnetError(f"input {name} {values}: must be three finite numbers")
+        if not (isinstance(self.pad, int) and 0 <= self.pad <= 255):
+            raise VovnetError(f"input pad {self.pad!r}: must be a whole number in 0..255")
         if min(self.std) <= 0:
             raise VovnetError(f"input std {self.std}: must be above 0")
 

@@ -148,7 +148,8 @@ def rows_of_priors(x: Tensor, columns: int) -> Tensor:
 
 
 def init_weights(network: nn.Module, convolution: Literal["kaiming", "xavier"]) -> None:
-    """Initialise convolutions in place (Kaiming normal fan-out, or Xavier uniform), biases to 0."""
+    """Initialise convolutions in place (Kaiming normal fan-out, or Xavier uniform over both fans,
+    where Caffe's "xavier" takes the fan-in alone), biases to 0."""
     for module in network.modules():
         if not isinstance(module, nn.Conv2d):
             continue
@@ -171,4 +172,5 @@ def fuse_norms(network: nn.Module) -> None:
         for (name, conv), (norm_name, norm) in pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, norm_name, nn.Identity())
+                # timm's norms hold the activation that follows them.
+                setattr(module, norm_name, getattr(norm, "act", nn.Identity()))

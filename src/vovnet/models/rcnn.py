@@ -2,7 +2,8 @@
 
 Proposals by anchors on five levels, then a box head of four 3×3 and one linear layer on 7×7 cells
 of each region, and a mask head on 14×14 (arXiv 1506.01497, 1612.03144, 1703.06870; heads, group
-norm and constants as in the VoVNet paper's released configuration). FPNLite has 128 channels.
+norm and constants as in the VoVNet paper's released configuration, but for what docs/structure.md
+tells). FPNLite has 128 channels.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -63,7 +64,7 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[st
         raise WeightsError(f"{path}: no vovnet metadata inside; it was not written by vovnet")
     try:
         facts = json.loads(metadata[_KEY])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or such as to do harm
         raise WeightsError(f"{path}: its metadata is not JSON: {error}") from None
     if not isinstance(facts, dict):
         raise WeightsError(f"{path}: its metadata is not a JSON object; save it with vovnet")
@@ -163,7 +164,7 @@ def load_detector(
     load_network(detector, tensors, str(path))
     detector.metadata = metadata
     if "input" in metadata:
-        detector.input_spec = _input_spec(metadata["input"], path)
+        detector.input_spec = _input_spec(metadata["input"], path, detector)
     if imgsz is not None:
         detector.input_spec = detector.input_spec.with_side(imgsz, name)
     if fuse:
@@ -186,10 +187,13 @@ def _are_names(names: Any) -> TypeGuard[list[str]]:
     return texts and 0 < len(names) == len(set(names))
 
 
-def _input_spec(values: Any, path: Path) -> InputSpec:
+def _input_spec(values: Any, path: Path, detector: Detector) -> InputSpec:
     try:
-        return InputSpec.from_dict(values)
-    except (TypeError, AttributeError, VovnetError) as error:
+        spec = InputSpec.from_dict(values)
+        for side in spec.size:
+            detector.input_spec.with_side(side, detector.name)  # raises for one it cannot take
+        return replace(spec, multiple=detector.input_spec.multiple)
+    except (TypeError, AttributeError, OverflowError, VovnetError) as error:
         raise WeightsError(
             f"{path}: its input spec is not understood ({error}); is it of a newer vovnet?"
         ) from None
