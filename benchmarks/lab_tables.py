@@ -5,8 +5,8 @@
 
 The models of a group are measured against each other, interleaved, in torch, then in the runtimes
 that read ONNX, then in ncnn, each beside a matrix product. Rows are appended to --work as they
-come: run it again after a stop, and it goes on with what is missing or failed. When all is there it
-writes into --out:
+come: run it again after a stop, and it goes on with what is missing, a whole such round at a time.
+When all is there it writes into --out:
 
     lab_cpu.csv      every row, first timm's columns
     lab_paper.csv    VoVNet against the paper's other networks: ratios here and in the paper
@@ -23,9 +23,11 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+from common import claim, machine
 from vovnet.lab.bench import Protocol, bench_jobs
 from vovnet.lab.competitor import Job
 from vovnet.lab.export_csv import write_csv
@@ -137,18 +139,21 @@ def read_rows(work: Path) -> dict[tuple[str, str, str], BenchRow]:
 
 
 def measure(work: Path, groups: Sequence[str], ways: Sequence[str], protocol: Protocol) -> None:
-    """Measure what is missing, a chunk at a time, and append its rows."""
-    work.parent.mkdir(parents=True, exist_ok=True)
+    """Measure every chunk that is not whole, and append its rows: compared is only what took turns.
+
+    Exits if the rows so far were measured otherwise, or on another machine.
+    """
+    here = {key: value for key, value in machine().items() if key != "date"}
+    claim(work.parent, {"protocol": asdict(protocol), "machine": here})
     for jobs in chunks(groups, ways):
         done = read_rows(work)
         asked = {job: (job.model, job.runtime, job.precision) for job in jobs}
-        todo = [job for job in jobs if (row := done.get(asked[job])) is None or row.error]
-        if not todo:
+        if all(what in done for what in asked.values()):
             continue
-        tell(f"{len(todo)} rows, from {todo[0].model} in {todo[0].runtime}")
-        rows = bench_jobs(todo, protocol, note=tell)
+        tell(f"{len(jobs)} rows, from {jobs[0].model} in {jobs[0].runtime}")
+        rows = bench_jobs(jobs, protocol, note=tell)
         with open(work, "a") as file:
-            for job, row in zip(todo, rows, strict=True):
+            for job, row in zip(jobs, rows, strict=True):
                 file.write(json.dumps({"asked": asked[job], "row": row.to_dict()}) + "\n")
 
 
