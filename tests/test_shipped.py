@@ -26,12 +26,14 @@ def test_metadata_says_where_weights_come_from(name):
     assert len(metadata["names"]) == len(metadata["category_ids"])
 
 
+@pytest.mark.parametrize("weights", ["vovdet_nano.voc", "vovdet_small.voc"])
 @pytest.mark.parametrize(
     ("picture", "label"),
     [("astronaut", "person"), ("chelsea", "cat"), ("motorcycle_left", "motorbike")],
 )
-def test_real_photographs(picture, label, capsys):
-    assert main(["predict", f"skimage:{picture}", "--no-save", "--json"]) == 0
+def test_real_photographs(picture, label, weights, capsys):
+    options = ["--weights", weights, "--no-save", "--json"]
+    assert main(["predict", f"skimage:{picture}", *options]) == 0
     best = json.loads(capsys.readouterr().out)[0]["detections"][0]
     assert best["label"] == label
     assert best["score"] > 0.5
@@ -42,6 +44,7 @@ def test_real_photographs(picture, label, capsys):
     [
         ("dsod300-vovnet27_slim.bccd", "bccd", "test"),
         ("vovdet_nano.voc", "voc2007", "report"),
+        ("vovdet_small.voc", "voc2007", "report"),
         pytest.param(
             *("maskrcnn-vovnet19_slim.nuclei", "nuclei", "val"),
             marks=pytest.mark.slow,  # 50 images of up to 1000 regions each
