@@ -127,6 +127,9 @@ def synthetic(given: argparse.Namespace) -> None:
     class OneBatch:
         """Instead of the loader: the same batch again and again."""
 
+        def close(self) -> None:
+            pass
+
         def __iter__(self) -> Iterator[Batch]:
             while True:
                 yield batch

@@ -1,3 +1,5 @@
+import multiprocessing
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -24,11 +26,12 @@ def loaded(made: TrainSamples, workers: int, epochs: tuple[int, ...], mosaic: fl
     source = EpochBatches(
         len(made.dataset), 4, 0, lambda epoch: Plan(32 + 32 * (epoch % 2), mosaic)
     )
-    loader = train_loader(made, source, workers)
     found = []
-    for epoch in epochs:
-        source.epoch = epoch
-        found.append([(b.pixels.clone(), list(b.targets)) for b in loader])
+    with closing(train_loader(made, source, workers)) as loader:
+        for epoch in epochs:
+            source.epoch = epoch
+            found.append([(b.pixels.clone(), list(b.targets)) for b in loader])
+    assert multiprocessing.active_children() == []
     return found
 
 

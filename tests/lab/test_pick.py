@@ -9,6 +9,7 @@ import yaml
 from vovnet.cli import main
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.bench import Protocol
+from vovnet.lab.competitor import Job
 from vovnet.lab.pick import config_text, jobs_for, pick, read_accuracies, table, to_candidate
 from vovnet.lab.row import BenchRow
 from vovnet.models.weights import load_detector
@@ -86,7 +87,7 @@ def test_a_stranger_is_compared_by_the_network_alone(nano, tmp_path):
     detector = load_detector(nano)
     path = tmp_path / "nano.onnx"
     write_onnx(detector.network, torch.zeros(1, 3, 64, 64), path)
-    jobs = jobs_for([str(nano), str(path)], runtimes=["onnxruntime"], precisions=["fp32"])
+    jobs = [Job(str(nano)), Job(str(path), runtime="onnxruntime")]
     found = pick(jobs, {}, {}, screening=QUICK, final=QUICK)
     for job, candidate in found.candidates.items():
         assert candidate.values["latency"] == found.rows[job].latency_ms.value

@@ -118,9 +118,9 @@ def test_names_of_shipped_weights():
         assert weights_path(name) == path
         assert default_weights(name.partition(".")[0]) == name
     message = refusal(load_detector, "vovdet_nano.vco", kind=UnknownNameError)
-    assert message == "unknown weights 'vovdet_nano.vco'. Did you mean vovdet_nano.voc?"
+    assert message.startswith("unknown weights 'vovdet_nano.vco'. Did you mean vovdet_nano.voc")
     message = refusal(default_weights, "vovdet_nan", kind=UnknownNameError)
-    assert "Did you mean vovdet_nano?" in message
+    assert "Did you mean vovdet_nano" in message
 
 
 def test_a_file_may_have_any_name(tmp_path, weights, monkeypatch):

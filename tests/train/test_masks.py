@@ -62,7 +62,11 @@ def recipe(cells: Path, **changes):
 
 
 @pytest.mark.parametrize(
-    "model", ["maskrcnn_lite-vovnet19_slim_dw", "centermask_lite-vovnet19_slim_dw"]
+    "model",
+    [
+        pytest.param("maskrcnn_lite-vovnet19_slim_dw", marks=pytest.mark.slow),
+        "centermask_lite-vovnet19_slim_dw",
+    ],
 )
 def test_a_resumed_run_equals_the_unbroken_one(cells, tmp_path, model):
     regions = {"regions": 8 if model.startswith("maskrcnn") else None}

@@ -77,7 +77,6 @@ def bench(
         protocol=Protocol(seconds=seconds, repeats=repeats, threads=threads, memory=memory),
         note=note,
     )
-    # Printed first: a file that cannot be written must not take the figures with it.
     if as_json:
         print_json([row.to_dict() for row in rows])
     else:
@@ -93,7 +92,8 @@ def bench(
 def _write_files(
     rows: list[Any], csv: Path | None, html: Path | None, png: Path | None, counted: tuple
 ) -> None:
-    """The files that were asked for; `counted` says to `layers_of` whose layers to show."""
+    """The files that were asked for, after all is printed: one that cannot be written must not take
+    the figures with it. `counted` says to `layers_of` whose layers to show."""
     from vovnet.lab.export_csv import write_csv
     from vovnet.lab.report import write_figures, write_report
     from vovnet.lab.table import layers_of

@@ -129,6 +129,13 @@ class TrainLoader:
                 raise batch
             yield batch
 
+    def close(self) -> None:
+        """End the workers. The garbage collector may take their queues first, after an error above
+        all, and then waits ten seconds for workers that nothing tells to end."""
+        workers = getattr(self.batches, "_iterator", None)
+        if workers is not None:
+            workers._shutdown_workers()
+
 
 def train_loader(
     samples: TrainSamples, batches: EpochBatches, workers: int, pin_memory: bool = False

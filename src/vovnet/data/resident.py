@@ -115,6 +115,9 @@ class ResidentLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def close(self) -> None:
+        """Nothing of it runs on."""
+
     def __iter__(self) -> Iterator[Batch]:
         batches = iter(self.batches)
         with ThreadPoolExecutor(1) as pool:

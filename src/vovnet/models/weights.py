@@ -190,10 +190,10 @@ def _are_names(names: Any) -> TypeGuard[list[str]]:
 
 def _input_spec(values: Any, path: Path, detector: Detector) -> InputSpec:
     try:
-        spec = InputSpec.from_dict(values)
-        for side in spec.size:
-            detector.input_spec.with_side(side, detector.name)  # raises for one it cannot take
-        return replace(spec, multiple=detector.input_spec.multiple)
+        spec, own = InputSpec.from_dict(values), detector.input_spec
+        for side in spec.size if own.multiple else ():
+            own.with_side(side, detector.name)  # raises for one it cannot take
+        return replace(spec, multiple=own.multiple)
     except (TypeError, AttributeError, OverflowError, VovnetError) as error:
         raise WeightsError(
             f"{path}: its input spec is not understood ({error}); is it of a newer vovnet?"

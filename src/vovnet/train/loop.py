@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vovnet.data.cache import open_cache
 from vovnet.data.draws import EpochBatches, Plan, repeat_factors
-from vovnet.data.loader import Batch, TrainSamples, train_loader
+from vovnet.data.loader import Batch, TrainLoader, TrainSamples, train_loader
 from vovnet.data.record import Dataset
-from vovnet.data.resident import resident_loader
+from vovnet.data.resident import ResidentLoader, resident_loader
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
 from vovnet.device import free_memory, usable_cores
@@ -133,7 +134,7 @@ def train(
     if run.finished:
         return last
     loader = _loader(run, dataset, device)
-    with StopRequest() as stop:
+    with StopRequest() as stop, closing(loader):
         while not run.finished:
             report = _train_epoch(run, loader, on_step, stop)
             if recipe.evaluates_after(report.epoch, run.share >= 1):
@@ -208,7 +209,7 @@ def _length(recipe: Recipe, steps_per_epoch: int) -> Length:
     return Length(steps=recipe.steps or (recipe.epochs or 1) * steps_per_epoch)
 
 
-def _loader(run: Run, dataset: Dataset, device: torch.device) -> Iterable[Batch]:
+def _loader(run: Run, dataset: Dataset, device: torch.device) -> TrainLoader | ResidentLoader:
     recipe, detector = run.recipe, run.detector
     if detector.masks and not any(record.segmentations for record in dataset.records):
         raise DataError(
