@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from vovnet import __version__
-from vovnet.models.weights import SHIPPED
+from vovnet.models import create_backbone
+from vovnet.models.weights import SHIPPED, save_tensors
 
 CONF = "0.0105"  # random weights score every class near 0.01
 
@@ -408,6 +409,17 @@ def test_training_that_fails_after_it_said_what_it_chose(run, voc, options, word
 
 def test_training_needs_data(refused):
     assert "data not given; add --data" in refused("train")
+
+
+def test_a_backbones_weights_need_a_detectors_name(refused, voc, tmp_path):
+    file = tmp_path / "backbone.safetensors"
+    facts = {"model": "vovnet27_slim", "settings": {}, "num_classes": 0}
+    save_tensors(file, create_backbone("vovnet27_slim").state_dict(), facts)
+    options = ("--data", f"{voc}@train", "--weights", file)
+    assert "give --model FAMILY-vovnet27_slim too" in refused("train", *options)
+    assert "nothing in them fits pelee304" in refused(
+        "train", *options, "--model", "pelee304-peleenet"
+    )
 
 
 def test_train_validate_predict_and_resume(run, refused, voc, tmp_path):

@@ -132,7 +132,8 @@ def _train(
             recipe = recipe_from_dict(changed(load_run(resume).to_dict(), given))
     else:
         values = changed(read_recipe(config) if config else {}, given)
-        values.setdefault("model", _model_of(values.get("weights")))
+        if "model" not in values:
+            values["model"] = _model_of(values.get("weights"))
         recipe = recipe_from_dict(values)
         name = name or recipe.model
     with shared_run_folder("train", name or "", resume) as (folder, again):

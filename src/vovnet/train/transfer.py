@@ -1,7 +1,8 @@
 """Beginning a run from trained weights, whatever their classes, with parts that stay frozen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -79,8 +80,20 @@ def _take(theirs: Mapping[str, Tensor], target: Detector, source: str) -> Transf
         )
     for key, value in fitting.items():
         own[key].copy_(value)
-    missing = [key for key in learned if key not in fitting]
-    return Transfer(len(fitting), tuple(dict.fromkeys(key.rpartition(".")[0] for key in missing)))
+    return Transfer(len(fitting), _parts_without(fitting.keys(), learned))
+
+
+def _parts_without(kept: Collection[str], learned: Sequence[str]) -> tuple[str, ...]:
+    """The largest parts of a network of whose tensors (`learned`) none is among those `kept`."""
+    touched = {part for key in kept for part in _parts_of(key)}
+    missing = (key for key in learned if key not in kept)
+    parts = (next(part for part in _parts_of(key) if part not in touched) for key in missing)
+    return tuple(dict.fromkeys(parts))
+
+
+def _parts_of(key: str) -> Iterator[str]:
+    """ "a", "a.b", "a.b.c" of a tensor's name "a.b.c"."""
+    return accumulate(key.split("."), "{}.{}".format)
 
 
 def _backbone_of(network: nn.Module) -> tuple[str, nn.Module | None]:
