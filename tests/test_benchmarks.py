@@ -89,7 +89,8 @@ def test_derived_lists(script, voc, tmp_path):
 @pytest.mark.slow
 def test_throughput_is_measured_in_turns(voc, tmp_path):
     out = tmp_path / "out.csv"
-    options = ("--data", f"{voc}@train", "--batch", 2, "--windows", 2, "--steps", 2, "--out", out)
+    options = ("--data", f"{voc}@train", "--model", "ssd300-mobilenet_v1", "--batch", 2)
+    options += ("--windows", 2, "--steps", 2, "--out", out)
     command = [sys.executable, ROOT / "benchmarks" / "train_throughput.py", *options]
     subprocess.run(list(map(str, command)), check=True, cwd=ROOT, timeout=280)
     (row,) = csv.DictReader(out.read_text().splitlines())
