@@ -69,10 +69,15 @@ def _batch(usual: int, images: int, parts: int) -> int:
     return max(2, wanted // parts) * parts
 
 
+def equal_parts(images: int) -> list[int]:
+    """The numbers of equal parts that `images` can be computed in, with two images or more in each,
+    which batch norms need."""
+    return [n for n in range(1, images + 1) if images % n == 0 and images // n >= min(2, images)]
+
+
 def _parts(images: int, room: float) -> int:
-    """The fewest equal parts of `images` that are no larger than `room`, if two images or more can
-    be in each, which batch norms need."""
-    parts = [n for n in range(1, images + 1) if images % n == 0 and images // n >= min(2, images)]
+    """The fewest equal parts of `images` that are no larger than `room`, else the most."""
+    parts = equal_parts(images)
     return next((n for n in parts if images // n <= room), parts[-1])
 
 

@@ -13,6 +13,7 @@ from vovnet.distributed import mean_across
 from vovnet.errors import VovnetError, is_killed_worker, is_out_of_memory
 from vovnet.models.detector import Detector
 from vovnet.train.checkpoint import Learned
+from vovnet.train.defaults import equal_parts
 from vovnet.train.recipe import Recipe
 from vovnet.train.watch import DivergedError
 
@@ -107,8 +108,7 @@ def _memory_advice(part: Batch, recipe: Recipe) -> str:
     count, height, width = part.pixels.shape[:3]
     done = recipe.accumulate or 1
     own = count * done  # images of a step in this process
-    # Batch norms need two images in a part.
-    parts = next((n for n in range(done + 1, own // 2 + 1) if own % n == 0), None)
+    parts = next((n for n in equal_parts(own) if n > done), None)
     fewer = "a smaller --imgsz"
     if parts is not None:
         fewer = f"--accumulate {parts} (the same steps, in smaller parts), or {fewer}"

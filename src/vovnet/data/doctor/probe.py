@@ -65,6 +65,7 @@ def probe_files(
 
 def default_workers() -> int:
     """A thread for each processor that this process may use, eight at most."""
+    # As device.usable_cores says it, without torch, which would take most of a small set's time.
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
     return min(os.cpu_count() or 1, _MOST_WORKERS)
