@@ -92,7 +92,7 @@ def _parts_without(kept: Collection[str], learned: Sequence[str]) -> tuple[str, 
 
 
 def _parts_of(key: str) -> Iterator[str]:
-    """ "a", "a.b", "a.b.c" of a tensor's name "a.b.c"."""
+    """Of a tensor's name "a.b.c": "a", "a.b", "a.b.c"."""
     return accumulate(key.split("."), "{}.{}".format)
 
 
