@@ -35,7 +35,8 @@ def voc_list(root: Path, split: str) -> list[str]:
 def machine() -> dict[str, Any]:
     """Where and when something was measured."""
     found = environment()
-    return {
+    gpus = {"gpu": found["cuda"][0]["name"]} if found["cuda"] else {}
+    return gpus | {
         "threads": torch.get_num_threads(),
         "cpu": found["cpu"]["model"],
         "instructions": found["cpu"]["capability"],

@@ -1,20 +1,22 @@
-"""The paper's tables on this machine: every backbone and detector of it, in every CPU runtime.
+"""The paper's tables on this machine: every backbone and detector of it, in every runtime.
 
-    python benchmarks/lab_tables.py [--only GROUP ...] [--ways RUNTIME:PRECISION ...]
-        [--seconds 0.3] [--repeats 4] [--memory] [--work FILE] [--out FOLDER]
+    python benchmarks/lab_tables.py [--device cpu] [--batch 1] [--only GROUP ...]
+        [--ways RUNTIME:PRECISION ...] [--seconds 0.3] [--repeats 4] [--memory] [--work FILE]
+        [--out FOLDER]
 
 The models of a group are measured against each other, interleaved, in torch, then in the runtimes
 that read ONNX, then in ncnn, each beside a matrix product. Rows are appended to --work as they
 come: run it again after a stop, and it goes on with what is missing, a whole such round at a time.
 When all is there it writes into --out:
 
-    lab_cpu.csv      every row, first timm's columns
-    lab_paper.csv    VoVNet against the paper's other networks: ratios here and in the paper
-    lab_paper.md     the same for reading
-    lab_machine.json the machine
-    lab_cpu.html     with --html: the report
+    lab_cpu.csv          every row, first timm's columns
+    lab_cpu_paper.csv    VoVNet against the paper's other networks: ratios here and in the paper
+    lab_cpu_paper.md     the same for reading
+    lab_cpu_machine.json the machine
+    lab_cpu.html         with --html: the report
 
-compile and aoti take a minute a model and int8 some ten seconds: they are left to --ways.
+or lab_cuda… with --device cuda. compile and aoti take a minute a model and int8 some ten seconds:
+they are left to --ways.
 """
 
 import argparse
@@ -66,10 +68,13 @@ GROUPS = {
         81,
     ),
 }
-WAYS = (
-    *("eager:fp32", "channels_last:fp32", "channels_last:bf16", "onnxruntime:fp32"),
-    *("openvino:fp32", "openvino:bf16", "ncnn:fp32", "ncnn:bf16"),
-)
+WAYS = {
+    "cpu": (
+        *("eager:fp32", "channels_last:fp32", "channels_last:bf16", "onnxruntime:fp32"),
+        *("openvino:fp32", "openvino:bf16", "ncnn:fp32", "ncnn:bf16"),
+    ),
+    "cuda": ("channels_last:fp16", "cuda_graph:fp32", "cuda_graph:fp16"),
+}
 
 
 class Printed(NamedTuple):
@@ -111,16 +116,16 @@ PAIRS = {
 }
 
 
-def chunks(groups: Sequence[str], ways: Sequence[str]) -> Iterator[list[Job]]:
+def chunks(given: argparse.Namespace) -> Iterator[list[Job]]:
     """What is measured in one go: all models of a group, in torch, then by ONNX, then in ncnn."""
     kinds = {"onnxruntime": "onnx", "openvino": "onnx", "ncnn": "ncnn"}
-    for group in groups:
+    for group in given.only:
         names, classes = GROUPS[group]
         by_kind: dict[str, list[Job]] = {}
         for name in names:
-            for way in ways:
+            for way in given.ways or WAYS[given.device]:
                 runtime, _, precision = way.partition(":")
-                job = Job(name, None, classes, 1, "cpu", runtime, precision)
+                job = Job(name, None, classes, given.batch, given.device, runtime, precision)
                 by_kind.setdefault(kinds.get(runtime, "torch"), []).append(job)
         yield from by_kind.values()
 
@@ -138,21 +143,22 @@ def read_rows(work: Path) -> dict[tuple[str, str, str], BenchRow]:
     return rows
 
 
-def measure(work: Path, groups: Sequence[str], ways: Sequence[str], protocol: Protocol) -> None:
+def measure(given: argparse.Namespace, protocol: Protocol) -> None:
     """Measure every chunk that is not whole, and append its rows: compared is only what took turns.
 
     Exits if the rows so far were measured otherwise, or on another machine.
     """
     here = {key: value for key, value in machine().items() if key != "date"}
-    claim(work.parent, {"protocol": asdict(protocol), "machine": here})
-    for jobs in chunks(groups, ways):
-        done = read_rows(work)
+    setting = {"device": given.device, "batch": given.batch}
+    claim(given.work.parent, {"protocol": asdict(protocol), "machine": here} | setting)
+    for jobs in chunks(given):
+        done = read_rows(given.work)
         asked = {job: (job.model, job.runtime, job.precision) for job in jobs}
         if all(what in done for what in asked.values()):
             continue
         tell(f"{len(jobs)} rows, from {jobs[0].model} in {jobs[0].runtime}")
         rows = bench_jobs(jobs, protocol, note=tell)
-        with open(work, "a") as file:
+        with open(given.work, "a") as file:
             for job, row in zip(jobs, rows, strict=True):
                 file.write(json.dumps({"asked": asked[job], "row": row.to_dict()}) + "\n")
 
@@ -200,18 +206,16 @@ def ratio(a: float | None, b: float | None) -> float | None:
 
 def markdown(lines: Sequence[dict], rows: Sequence[BenchRow]) -> str:
     """The comparison as a table for reading, with where it was measured."""
-    machine = rows[0].environment
+    row = rows[0]
     reasons = {r.joules_per_image.reason for r in rows if r.ranks} - {None}
     text = [
-        "# VoVNet against the paper's other networks, on this CPU",
+        f"# VoVNet against the paper's other networks, on {device_name(row)}",
         "",
         "Each figure is VoVNet's advantage: its images/s (FLOP/s) over the other's, the other's "
         "joules per image over its. In brackets the paper's own (TITAN X Pascal, Caffe). "
-        "Batch 1, the network alone, medians; a question mark: the repeats disagree.",
+        f"Batch {row.batch}, the network alone, medians; a question mark: the repeats disagree.",
         "",
-        f"{machine['cpu']['model']}, {machine['cpu']['torch_threads']} threads, "
-        f"torch {machine['versions']['torch']}, {rows[0].started}: "
-        "`python benchmarks/lab_tables.py --html`.",
+        f"torch {row.environment['versions']['torch']}, {row.started}.",
         *(f"Energy not measured: {reason}." for reason in sorted(reasons)),
         "",
         "| VoVNet | against | runtime | images/s | speed | FLOP/s | energy |",
@@ -226,6 +230,14 @@ def markdown(lines: Sequence[dict], rows: Sequence[BenchRow]) -> str:
     return "\n".join([*text, ""])
 
 
+def device_name(row: BenchRow) -> str:
+    """What a row was measured on."""
+    environment = row.environment
+    if row.device.startswith("cuda"):
+        return f"one {environment['cuda'][0]['name']}"
+    return f"{environment['cpu']['torch_threads']} cores of {environment['cpu']['model']}"
+
+
 def number(value: float | None) -> str:
     """Two digits after the point, or a dash."""
     return "–" if value is None else f"{value:.2f}"
@@ -234,30 +246,33 @@ def number(value: float | None) -> str:
 def write_results(rows: Sequence[BenchRow], out: Path, *, html: bool) -> None:
     """All files of `--out`."""
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / "lab_cpu.csv", rows)
+    name = f"lab_{rows[0].device.partition(':')[0]}"
+    write_csv(out / f"{name}.csv", rows)
     lines = against_paper(rows)
     if lines:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
-        (out / "lab_paper.csv").write_text(text.getvalue())
-        (out / "lab_paper.md").write_text(markdown(lines, rows))
+        (out / f"{name}_paper.csv").write_text(text.getvalue())
+        (out / f"{name}_paper.md").write_text(markdown(lines, rows))
     machine = json.dumps(rows[0].environment, indent=2)
-    (out / "lab_machine.json").write_text(machine + "\n")
+    (out / f"{name}_machine.json").write_text(machine + "\n")
     if html:
         models = ["vovnet39", "resnet50", "densenet201"]
         layers = layers_of([m for m in models if any(r.model == m for r in rows)], None, None, 1)
         plain = [row.to_dict() for row in rows]
-        title = "The paper's networks on this CPU"
-        write_report(out / "lab_cpu.html", plain, layers=layers, title=title)
+        title = f"The paper's networks on {device_name(rows[0])}"
+        write_report(out / f"{name}.html", plain, layers=layers, title=title)
 
 
 def main() -> None:
     """Measure what is missing and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=list(WAYS), default="cpu")
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(GROUPS), default=list(GROUPS))
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), help="RUNTIME:PRECISION")
+    parser.add_argument("--ways", nargs="+", help="RUNTIME:PRECISION (default: by the device)")
     parser.add_argument("--seconds", type=float, default=0.3, help="of one window")
     parser.add_argument("--repeats", type=int, default=4, help="windows of each row")
     parser.add_argument("--memory", action="store_true", help="peak memory too, some 5 s a row")
@@ -272,7 +287,7 @@ def main() -> None:
         memory=given.memory,
         stages=False,
     )
-    measure(given.work, given.only, given.ways, protocol)
+    measure(given, protocol)
     write_results(list(read_rows(given.work).values()), given.out, html=given.html)
     print(given.out)
 

@@ -11,7 +11,7 @@ Three contestants train the same network, from the same images, in batches of th
                  workers and memory layout; images are decoded once and kept
     torchvision  torchvision's SSD around that network (its transform, matching, loss), fed by its
                  reference script's loader and "ssd" augmentation: see torchvision_reference.py
-    synthetic    ours on one batch made up beforehand: what it would do if data cost nothing
+    synthetic    ours on one batch made up beforehand, on the device: as if data cost nothing
 
 Each is a group of processes that runs as if it were alone. They take turns: all but one are stopped
 (SIGSTOP), so that none has the other's leftovers of processor or cache to its credit. A window is
@@ -136,7 +136,7 @@ def synthetic(given: argparse.Namespace) -> None:
 
     dataset = open_training_data(recipe_of(given))
     size = create_detector(given.model, dataset.names).input_spec.size
-    batch = made_up(size, given.batch, len(dataset.names))
+    batch = made_up(size, given.batch, len(dataset.names)).to(torch.device(given.device))
     loop.train_loader = lambda *_, **__: OneBatch()
     vovnet(given, cache="off")
 

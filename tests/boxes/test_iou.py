@@ -43,7 +43,7 @@ def test_wild_boxes_have_an_overlap_too(bad):
 def test_parts_are_the_whole(count, others, pairs):
     a, b = random_boxes(count, 3), random_boxes(others, 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(iou, "_PAIRS", pairs)
+        patch.setattr(iou, "PAIRS", pairs)
         parts = list(iou_rows(a, b))
     assert [first for first, _ in parts] == list(range(0, count, max(1, pairs // max(1, others))))
     assert torch.equal(

@@ -1,3 +1,4 @@
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,10 +92,8 @@ def test_the_device_makes_what_the_workers_make(dataset, augment, mosaic, mixup,
 def test_half_precision_is_enough(dataset):
     """What a GPU computes with."""
     resident = resident_loader(samples(dataset), batches(0.5, 0.0), LONGEST, CPU)
-    images, draws = resident.images.pixels, next(iter(resident.batches))
-    plan = resident._plan(draws)
-    parts = torch.from_numpy(plan.parts)
-    whole, half = (_drawn(images, parts, 4, 64, d)[0] for d in (torch.float32, torch.float16))
+    images, plan = resident.images.pixels, next(iter(resident.plans))
+    whole, half = (_drawn(images, plan.parts, 4, 64, d)[0] for d in (torch.float32, torch.float16))
     assert whole.std() > 20
     assert (whole - half).abs().max() < 0.5
 
@@ -104,7 +103,8 @@ def test_batches_repeat_and_go_on_in_the_middle(dataset):
     resident = resident_loader(made, source, LONGEST, CPU)
     source.epoch = 4
     whole = list(resident)
-    again = list(resident_loader(made, source, LONGEST, CPU))
+    with closing(resident_loader(made, source, LONGEST, CPU, workers=2)) as loader:
+        again = list(loader)
     source.skip = 1
     [rest] = resident
     assert len(whole) == len(resident) == 2

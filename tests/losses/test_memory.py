@@ -9,7 +9,8 @@ from torchvision.ops import box_convert
 from vovnet.boxes.anchors import anchor_points, prior_boxes
 from vovnet.boxes.iou import pairwise_iou
 from vovnet.losses import Target
-from vovnet.losses.multibox import RefineLoss, match_priors
+from vovnet.losses.matching import match_priors
+from vovnet.losses.multibox import RefineLoss
 from vovnet.losses.regions import match_anchors, match_regions
 from vovnet.losses.task_aligned import TaskAlignedLoss, assign
 from vovnet.models.refinedet import anchor_levels
@@ -51,7 +52,7 @@ def test_the_measure_sees_the_whole_matrix():
 
 def test_matching_priors():
     with LargestTensor() as largest:
-        matches = match_priors(box_convert(PRIORS, "cxcywh", "xyxy"), crowd().boxes)
+        matches = match_priors(box_convert(PRIORS, "cxcywh", "xyxy"), [crowd().boxes])
     assert 0 < largest.bytes <= 8 * MB
     assert len(matches.unique()) == COUNT + 1  # everyone has a prior, and some priors no one
 
@@ -68,7 +69,7 @@ def test_assigning_points():
     boxes = torch.cat([POINTS - 20, POINTS + 20], 1)
     assert COUNT * len(POINTS) * 4 > 64 * MB
     with LargestTensor() as largest:
-        found = assign(torch.zeros(len(POINTS), 2), boxes, POINTS, crowd())
+        found = assign(torch.zeros(1, len(POINTS), 2), boxes[None], POINTS, [crowd()])
     assert 0 < largest.bytes <= 4 * MB
     assert len(found.points) > COUNT
 

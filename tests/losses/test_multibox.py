@@ -9,7 +9,8 @@ from torchvision.ops import box_iou
 
 from vovnet.boxes import iou
 from vovnet.losses import Target
-from vovnet.losses.multibox import MultiBoxLoss, RefineLoss, hard_negatives, match_priors
+from vovnet.losses.matching import match_priors
+from vovnet.losses.multibox import MultiBoxLoss, RefineLoss, hard_negatives
 
 NOTHING = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 
@@ -43,6 +44,12 @@ def bipartite(overlap: list[list[float]]) -> dict[int, int]:
     return owners
 
 
+def matched(priors: torch.Tensor, truths: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
+    """A single image's matches."""
+    [matches] = match_priors(priors, [truths], threshold)
+    return matches
+
+
 def plain_match(priors: torch.Tensor, truths: torch.Tensor, threshold: float) -> list[int]:
     overlap = box_iou(truths, priors).tolist()
     owners = bipartite(overlap)
@@ -59,7 +66,7 @@ def plain_match(priors: torch.Tensor, truths: torch.Tensor, threshold: float) ->
 @settings(deadline=None, max_examples=50)
 def test_matching_equals_plain_loops(count, seed, threshold):
     priors, truths = corners(grid_priors()), random_truths(count, seed)
-    matches = match_priors(priors, truths, threshold)
+    matches = matched(priors, truths, threshold)
     assert matches.dtype == torch.int64
     assert matches.tolist() == plain_match(priors, truths, threshold)
 
@@ -69,11 +76,34 @@ def test_matching_equals_plain_loops(count, seed, threshold):
 def test_parts_match_as_the_whole_does(count, seed, pairs):
     """Boxes on a coarse grid: many equal overlaps, of which the first box and prior win."""
     priors, truths = corners(grid_priors()), (random_truths(count, seed) / 8).round() * 8
-    whole = match_priors(priors, truths)
+    whole = matched(priors, truths)
     assert whole.tolist() == plain_match(priors, truths, 0.5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(iou, "_PAIRS", pairs)
-        assert torch.equal(match_priors(priors, truths), whole)
+        patch.setattr(iou, "PAIRS", pairs)
+        assert torch.equal(matched(priors, truths), whole)
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=6),
+    st.integers(0, 10**6),
+    st.booleans(),
+    st.integers(1, 500),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_batch_matches_as_its_images_do(counts, seed, own, pairs):
+    """With priors of their own, as RefineDet's second step has, or the same; in parts of any
+    size."""
+    truths = [(random_truths(g, seed + i) / 8).round() * 8 for i, g in enumerate(counts)]
+    priors = corners(grid_priors())
+    if own:
+        generator = torch.Generator().manual_seed(seed)
+        priors = priors + torch.randn(len(counts), *priors.shape, generator=generator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(iou, "PAIRS", pairs)
+        batch = match_priors(priors, truths)
+    for i, boxes in enumerate(truths):
+        alone = matched(priors[i] if own else priors, boxes)
+        assert torch.equal(batch[i], torch.where(alone < 0, -1, alone + sum(counts[:i])))
 
 
 @given(st.integers(1, 48), st.integers(0, 10**6))
@@ -85,7 +115,7 @@ def test_every_truth_has_a_prior_when_there_are_enough(count, seed):
     truths += torch.randint(0, 2, truths.shape, generator=generator) * 4
     priors = torch.tensor([[16.0, 16, 48, 48]]).repeat(48, 1)
     priors += torch.rand(priors.shape, generator=generator) * 8
-    assert set(range(count)) <= set(match_priors(priors, truths, 0.99).tolist())
+    assert set(range(count)) <= set(matched(priors, truths, 0.99).tolist())
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -93,9 +123,9 @@ def test_priors_that_are_not_finite_match_nothing(bad):
     """As refined anchors may be, when a network has diverged."""
     priors, truths = corners(grid_priors()), random_truths(9, 1)
     wild = torch.cat([priors[:5], torch.full((7, 4), bad), priors[5:]])
-    matches = match_priors(wild, truths)
+    matches = matched(wild, truths)
     assert matches[5:12].eq(-1).all()
-    assert torch.equal(torch.cat([matches[:5], matches[12:]]), match_priors(priors, truths))
+    assert torch.equal(torch.cat([matches[:5], matches[12:]]), matched(priors, truths))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -106,7 +136,7 @@ def test_matching_by_overlap_equals_torchvision(seed):
     theirs = SSDMatcher(0.5)(overlap)
     forced = {*overlap.argmax(1).tolist(), *bipartite(overlap.tolist())}
     rest = [i for i in range(len(priors)) if i not in forced]
-    assert match_priors(priors, truths)[rest].tolist() == theirs[rest].tolist()
+    assert matched(priors, truths)[rest].tolist() == theirs[rest].tolist()
 
 
 def test_each_truth_keeps_a_prior_of_its_own():
@@ -114,26 +144,26 @@ def test_each_truth_keeps_a_prior_of_its_own():
     priors = torch.tensor([[0.0, 0, 10, 10], [0, 20, 10, 30], [30, 30, 40, 40]])
     truths = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 24]])
     # Overlaps: truth 0 with prior 0 1.0; truth 1 with prior 0 100/240, with prior 1 40/300.
-    assert match_priors(priors, truths).tolist() == [0, 1, -1]
+    assert matched(priors, truths).tolist() == [0, 1, -1]
     assert 0 not in SSDMatcher(0.5)(box_iou(truths, priors)).tolist()
 
 
 def test_a_truth_off_every_prior_matches_none():
     priors = corners(grid_priors())
     far = torch.tensor([[500.0, 500.0, 520.0, 520.0]])
-    assert match_priors(priors, far).eq(-1).all()
+    assert matched(priors, far).eq(-1).all()
     flat = torch.tensor([[20.0, 20.0, 20.0, 40.0]])  # no area: its logarithm would be infinite
-    assert match_priors(priors, flat).eq(-1).all()
+    assert matched(priors, flat).eq(-1).all()
     both = torch.cat([far, priors[7:8]])
-    assert match_priors(priors, both)[7] == 1
-    assert 0 not in match_priors(priors, both)
-    assert match_priors(priors, torch.zeros(0, 4)).tolist() == [-1] * len(priors)
+    assert matched(priors, both)[7] == 1
+    assert 0 not in matched(priors, both)
+    assert matched(priors, torch.zeros(0, 4)).tolist() == [-1] * len(priors)
 
 
 def test_more_truths_than_priors():
     priors = corners(grid_priors()[:2])
     truths = priors[:1].repeat(5, 1) + torch.arange(5.0)[:, None] / 10
-    matches = match_priors(priors, truths).tolist()
+    matches = matched(priors, truths).tolist()
     # Prior 0 is truth 0 itself; prior 1, the wider one, is best met by one of the others.
     assert matches[0] == 0
     assert matches[1] in {1, 2, 3, 4}

@@ -10,7 +10,7 @@ from vovnet.boxes import iou
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.iou import pairwise_iou
 from vovnet.losses import Target
-from vovnet.losses.task_aligned import TaskAlignedLoss, assign
+from vovnet.losses.task_aligned import Assignment, TaskAlignedLoss, assign
 
 SIZE, STRIDES = (64, 96), (8, 16, 32)
 POINTS, STEPS = anchor_points(*SIZE, STRIDES)
@@ -32,6 +32,13 @@ def case(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, Target]:
     boxes = torch.cat([POINTS - half[:, :2], POINTS + half[:, 2:]], -1)
     labels = torch.randint(CLASSES, (count,), generator=generator)
     return logits, boxes, Target(random_boxes(count, generator), labels)
+
+
+def assign_one(
+    logits: torch.Tensor, boxes: torch.Tensor, points: torch.Tensor, target: Target, **options: int
+) -> Assignment:
+    """A batch of one image."""
+    return assign(logits[None], boxes[None], points, [target], **options)
 
 
 def plain_assign(
@@ -69,7 +76,7 @@ def plain_assign(
 @settings(deadline=None, max_examples=40)
 def test_assignment_equals_plain_loops(count, seed):
     logits, boxes, target = case(count, seed)
-    found = assign(logits, boxes, POINTS, target, top=4)
+    found = assign_one(logits, boxes, POINTS, target, top=4)
     expected = plain_assign(logits.sigmoid(), boxes, target, 4)
     assert sorted(found.points.tolist()) == sorted(expected)
     for point, label, score, box in zip(*found, strict=True):
@@ -83,12 +90,24 @@ def test_assignment_equals_plain_loops(count, seed):
 @settings(deadline=None, max_examples=40)
 def test_parts_assign_as_the_whole_does(count, seed, pairs):
     logits, boxes, target = case(count, seed)
-    whole = assign(logits, boxes, POINTS, target)
+    whole = assign_one(logits, boxes, POINTS, target)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(iou, "_PAIRS", pairs)
-        parts = assign(logits, boxes, POINTS, target)
+        patch.setattr(iou, "PAIRS", pairs)
+        parts = assign_one(logits, boxes, POINTS, target)
     # The end of a vector is rounded otherwise than its middle: scores may differ in the last digit.
     torch.testing.assert_close(parts, whole, rtol=1e-6, atol=0)
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=5), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=40)
+def test_a_batch_is_assigned_as_its_images_are(counts, seed):
+    cases = [case(count, seed + i) for i, count in enumerate(counts)]
+    logits, boxes, targets = zip(*cases, strict=True)
+    batch = assign(torch.stack(logits), torch.stack(boxes), POINTS, targets)
+    alone = [assign_one(*one[:2], POINTS, one[2]) for one in cases]
+    points = torch.cat([found.points + i * len(POINTS) for i, found in enumerate(alone)])
+    expected = Assignment(points, *(torch.cat(x) for x in list(zip(*alone, strict=True))[1:]))
+    torch.testing.assert_close(batch, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("top", [1, 10, 1000])
@@ -96,7 +115,7 @@ def test_parts_assign_as_the_whole_does(count, seed, pairs):
 def test_limits_hold_also_in_a_crowd(count, top):
     assert len(POINTS) < 150  # the last case has more objects than points
     logits, boxes, target = case(count, 3)
-    found = assign(logits, boxes, POINTS, target, top=top)
+    found = assign_one(logits, boxes, POINTS, target, top=top)
     assert len(found.points) > 0
     assert len(found.points.unique()) == len(found.points)
     overlap = pairwise_iou(target.boxes, boxes).amax(0)[found.points]
@@ -114,15 +133,15 @@ def test_of_equal_objects_the_first_has_the_points():
     logits, boxes, _ = case(0, 1)
     box = torch.tensor([[20.0, 10.0, 60.0, 50.0]])
     target = Target(box.repeat(3, 1), torch.tensor([2, 2, 2]))
-    found = assign(logits, boxes, POINTS, target)
-    alone = assign(logits, boxes, POINTS, Target(box, torch.tensor([2])))
+    found = assign_one(logits, boxes, POINTS, target)
+    alone = assign_one(logits, boxes, POINTS, Target(box, torch.tensor([2])))
     assert len(alone.points) == 10
     assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
 
 
 def test_no_objects_at_all():
     logits, boxes, target = case(0, 0)
-    found = assign(logits, boxes, POINTS, target)
+    found = assign_one(logits, boxes, POINTS, target)
     assert [x.shape for x in found] == [(0,), (0,), (0,), (0, 4)]
     assert (found.points.dtype, found.labels.dtype) == (torch.int64, torch.int64)
 
@@ -130,7 +149,7 @@ def test_no_objects_at_all():
 def test_an_object_without_area_has_no_points():
     logits, boxes, _ = case(0, 0)
     target = Target(torch.tensor([[20.0, 10.0, 20.0, 50.0]]), torch.tensor([0]))
-    assert len(assign(logits, boxes, POINTS, target).points) == 0
+    assert len(assign_one(logits, boxes, POINTS, target).points) == 0
 
 
 @pytest.mark.parametrize("side", [1.0, 3.0, 7.0])
@@ -141,7 +160,7 @@ def test_a_tiny_object_has_a_point(side, corner):
     target = Target(torch.tensor([[x, y, x + side, y + side]]), torch.tensor([2]))
     reach = 2.127 * STEPS[:, None]  # softplus(2)
     boxes = torch.cat([POINTS - reach, POINTS + reach], 1)
-    found = assign(torch.full((len(POINTS), CLASSES), -4.6), boxes, POINTS, target)
+    found = assign_one(torch.full((len(POINTS), CLASSES), -4.6), boxes, POINTS, target)
     assert 1 <= len(found.points) <= 10
     assert (found.labels == 2).all()
     centre = torch.tensor([x + side / 2, y + side / 2])

@@ -1,12 +1,12 @@
 """Overlap of many boxes with many, never all of it in memory at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 # Pairs computed together: 4 MB of float32, which the caches of a processor hold.
-_PAIRS = 2**20
+PAIRS = 2**20
 
 
 @torch.no_grad()
@@ -16,8 +16,12 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     Boxes without area overlap nothing, and so do boxes that are not finite: 0, never NaN.
     """
     # Four rows each, so that the inner loops read neighbours in memory.
-    ax1, ay1, ax2, ay2 = a.float().T.contiguous()[..., None]
-    bx1, by1, bx2, by2 = b.float().T.contiguous()
+    return overlaps(a.float().T.contiguous()[..., None], b.float().T.contiguous())
+
+
+def overlaps(a: Sequence[Tensor] | Tensor, b: Sequence[Tensor] | Tensor) -> Tensor:
+    """IoU of boxes given as x1, y1, x2 and y2, those of `a` broadcast against those of `b`."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
     width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)
     height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)
     overlap = width.mul_(height)
@@ -30,6 +34,6 @@ def iou_rows(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
 
     No tensor on the way holds more than 4 MB, unless a single row (4·A bytes) does.
     """
-    step = max(1, _PAIRS // max(1, len(b)))
+    step = max(1, PAIRS // max(1, len(b)))
     for start in range(0, len(a), step):
         yield start, pairwise_iou(a[start : start + step], b)

@@ -43,8 +43,8 @@ def bench(
     device
         cpu, cuda or cuda:N.
     runtime
-        One or more, with commas or spaces between: eager, channels_last, compile, aoti,
-        onnxruntime, openvino, ncnn, tensorrt.
+        One or more, with commas or spaces between: eager, channels_last, cuda_graph, compile,
+        aoti, onnxruntime, openvino, ncnn, tensorrt.
     precision
         One or more: fp32, bf16, fp16, int8.
     seconds

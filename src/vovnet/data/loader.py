@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,11 @@ class Batch(NamedTuple):
 
     pixels: Tensor
     targets: list[Target]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; from pinned memory a GPU fetches it without a wait."""
+        targets = [target.to(device) for target in self.targets]
+        return Batch(self.pixels.to(device, non_blocking=device.type == "cuda"), targets)
 
 
 class TrainSamples(TorchDataset):
@@ -115,7 +120,8 @@ def _without_lost_connections(
 
 
 class TrainLoader:
-    """Iterates over a DataLoader's `Batch`es; an error that a worker met is raised as itself."""
+    """Iterates over what a DataLoader's workers make, `Batch`es as a rule; an error that one of
+    them met is raised as itself."""
 
     def __init__(self, batches: DataLoader) -> None:
         self.batches = batches
@@ -123,7 +129,7 @@ class TrainLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         for batch in self.batches:
             if isinstance(batch, VovnetError):
                 raise batch
@@ -144,17 +150,25 @@ def train_loader(
 
     An image that has vanished or cannot be read any more ends the iteration with a `DataError`.
     """
-    forks = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
+    return start_loader(
+        samples, workers, batch_sampler=batches, collate_fn=_collate, pin_memory=pin_memory
+    )
+
+
+def workers_fork() -> bool:
+    """Whether workers share what this process has in memory. Elsewhere they are sent copies."""
+    return "fork" in multiprocessing.get_all_start_methods()
+
+
+def start_loader(dataset: TorchDataset, workers: int, **batching: Any) -> TrainLoader:
+    """A loader whose workers stay from epoch to epoch and end quietly."""
     loader = DataLoader(
-        samples,
-        batch_sampler=batches,
-        collate_fn=_collate,
+        dataset,
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
-        pin_memory=pin_memory,
-        # Other start methods would copy the cached images into every worker.
-        multiprocessing_context="fork" if forks else None,
+        multiprocessing_context="fork" if workers and workers_fork() else None,
+        **batching,
     )
     return TrainLoader(loader)

@@ -1,27 +1,26 @@
 """The whole training set on the device that trains, augmented there in batches: it never waits.
 
-What is random is drawn on the CPU by the same code as for the workers (`compose`), so samples
-differ from theirs by rounding alone, and by SSD's choice of interpolations: here it is always
-bilinear. An input is an image scaled and moved along its axes, which is
-two matrix products: rows · image · columns, the matrices holding the weights of the same triangle
+What is random is drawn by workers on the CPU, with the code of those that draw pictures
+(`compose`), so samples differ from theirs by rounding alone, and by SSD's choice of interpolations:
+here it is always bilinear. An input is an image scaled and moved along its axes, which is two
+matrix products: rows · image · columns, the matrices holding the weights of the same triangle
 filter that Pillow resizes with.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from vovnet.data.cache import Decoded, decoded_chunks, raw_sample, shrunk
 from vovnet.data.compose import Augment, Composition, Picture, compose
 from vovnet.data.draws import Draw, EpochBatches
 from vovnet.data.images import image_size
-from vovnet.data.loader import Batch, TrainSamples
+from vovnet.data.loader import Batch, TrainLoader, TrainSamples, start_loader, workers_fork
 from vovnet.data.record import Dataset
 from vovnet.data.sample import Sample
 from vovnet.data.ssd import turn_hues
@@ -31,8 +30,7 @@ from vovnet.errors import VovnetError
 from vovnet.losses import Target
 
 _MOST = 0.75  # of the free memory; the network wants some too
-_PART = 14  # numbers about a part of a picture; see `_Plan`
-_AHEAD = 2  # batches whose numbers are drawn while the device works
+_PART = 14  # numbers about a part of a picture; see `Plan`
 
 
 class ResidentImages:
@@ -84,70 +82,80 @@ def _blank(height: int, width: int) -> np.ndarray:
     return np.broadcast_to(np.uint8(0), (height, width, 3))
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What the device needs to know of a batch, on the CPU.
 
     `parts` is P×14: index of the image, number of the picture it is part of, then for x and y the
     span (first, last, start, end), the image's length, and whether it is flipped. `colours` are
     those of the layouts, a row for every picture. `mix` is N×3, for every sample: its pictures'
-    numbers (twice the same where it has one only) and the weight of the first.
+    numbers (twice the same where it has one only) and the weight of the first. `boxes` and `labels`
+    are those of all samples, one after the other, `counts` how many each has.
     """
 
     size: int
-    parts: np.ndarray
-    colours: np.ndarray
-    mix: np.ndarray
-    objects: list[Sample]
+    parts: Tensor
+    colours: Tensor
+    mix: Tensor
+    boxes: Tensor
+    labels: Tensor
+    counts: list[int]
+
+
+class BatchPlans(TorchDataset):
+    """Makes the `Plan` of a batch's draws; `samples` have no pixels, only a shape of them."""
+
+    def __init__(self, samples: Sequence[Sample], augment: Augment, seed: int) -> None:
+        self.samples = samples
+        self.augment = augment
+        self.seed = seed
+
+    def __getitem__(self, index: Sequence[Draw]) -> Plan:
+        """The plan, on the CPU."""
+        count, size = len(self.samples), index[0].size
+        made = [
+            compose(draw, self.seed, count, self.samples.__getitem__, self.augment)
+            for draw in index
+        ]
+        pictures = [picture for one in made for picture in one.pictures]
+        parts = [row for number, picture in enumerate(pictures) for row in _parts(number, picture)]
+        objects = [one.objects(_blank(size, size)) for one in made]
+        return Plan(
+            size,
+            torch.tensor(parts, dtype=torch.float32).view(-1, _PART),
+            torch.tensor([picture.layout.colours for picture in pictures], dtype=torch.float32),
+            torch.tensor(list(_mix(made)), dtype=torch.float32),
+            torch.from_numpy(np.concatenate([sample.boxes for sample in objects])),
+            torch.from_numpy(np.concatenate([sample.labels for sample in objects])),
+            [len(sample.labels) for sample in objects],
+        )
 
 
 class ResidentLoader:
-    """Iterates over `Batch`es whose tensors lie on the images' device, like `train_loader`'s."""
+    """Iterates over `Batch`es whose tensors lie on the images' device, like `train_loader`'s.
 
-    def __init__(
-        self, images: ResidentImages, batches: EpochBatches, augment: Augment, seed: int
-    ) -> None:
+    `plans` iterates over a batch's `Plan` after the other.
+    """
+
+    def __init__(self, images: ResidentImages, plans: TrainLoader, augment: Augment) -> None:
         self.images = images
-        self.batches = batches
+        self.plans = plans
         self.augment = augment
-        self.seed = seed
         self._fill = images.pixels.new_tensor(augment.fill).view(3, 1, 1).float()
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.plans)
 
     def close(self) -> None:
-        """Nothing of it runs on."""
+        """End the workers."""
+        self.plans.close()
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self.batches)
-        with ThreadPoolExecutor(1) as pool:
-            coming = deque(pool.submit(self._plan, draws) for draws in islice(batches, _AHEAD))
-            while coming:
-                plan = coming.popleft().result()
-                coming.extend(pool.submit(self._plan, draws) for draws in islice(batches, 1))
-                yield self._batch(plan)
+        for plan in self.plans:
+            yield self._batch(plan)
 
-    def _plan(self, draws: Sequence[Draw]) -> _Plan:
-        samples = self.images.samples
-        made = [
-            compose(draw, self.seed, len(samples), samples.__getitem__, self.augment)
-            for draw in draws
-        ]
-        pictures = [picture for one in made for picture in one.pictures]
-        size = draws[0].size
-        parts = [row for number, picture in enumerate(pictures) for row in _parts(number, picture)]
-        colours = [picture.layout.colours for picture in pictures]
-        return _Plan(
-            size,
-            np.array(parts, np.float32).reshape(-1, _PART),
-            np.array(colours, np.float32),
-            np.array(list(_mix(made)), np.float32),
-            [one.objects(_blank(size, size)) for one in made],
-        )
-
-    def _batch(self, plan: _Plan) -> Batch:
+    def _batch(self, plan: Plan) -> Batch:
         images, device = self.images.pixels, self._fill.device
-        parts, colours, mix = (_sent(a, device) for a in (plan.parts, plan.colours, plan.mix))
+        parts, colours, mix, boxes, labels = (_sent(tensor, device) for tensor in plan[1:6])
         # Half precision keeps eighths of a grey value, and tensor cores are much faster with it.
         dtype = torch.float16 if images.is_cuda else torch.float32
         pictures, cover = _drawn(images, parts, len(colours), plan.size, dtype)
@@ -159,7 +167,8 @@ class ResidentLoader:
             one, other = (pictures[mix[:, i].long()] for i in (0, 1))
             pictures = other.lerp(one, mix[:, 2, None, None, None])
         pixels = pictures.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        return Batch(pixels, _targets(plan.objects, device))
+        objects = zip(boxes.split(plan.counts), labels.split(plan.counts), strict=True)
+        return Batch(pixels, [Target(*pair) for pair in objects])
 
 
 def _parts(number: int, picture: Picture) -> Iterator[tuple[float, ...]]:
@@ -179,9 +188,8 @@ def _mix(made: Sequence[Composition]) -> Iterator[tuple[int, int, float]]:
         first += len(pictures)
 
 
-def _sent(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array on the device; from pinned memory a GPU fetches it without a wait."""
-    tensor = torch.from_numpy(array)
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; from pinned memory a GPU fetches it without a wait."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
@@ -202,7 +210,7 @@ def _drawn(
 def _weights(axis: Tensor, size: int, length: int) -> Tensor:
     """How much of each of the `length` source pixels each of the input's shows: P×size×length.
 
-    `axis` is P×6, as in `_Plan`. A triangle as wide as a source pixel or an input pixel, whichever
+    `axis` is P×6, as in `Plan`. A triangle as wide as a source pixel or an input pixel, whichever
     is larger, as in Pillow's bilinear resizing.
     """
     first, last, start, end, source, flipped = axis[:, :, None].unbind(1)
@@ -240,27 +248,23 @@ def _grey(pictures: Tensor) -> Tensor:
     return red + green + blue
 
 
-def _targets(objects: Sequence[Sample], device: torch.device) -> list[Target]:
-    """One `Target` per image, all sent to the device together."""
-    counts = [len(sample.labels) for sample in objects]
-    boxes = _sent(np.concatenate([sample.boxes for sample in objects]), device).split(counts)
-    labels = _sent(np.concatenate([sample.labels for sample in objects]), device).split(counts)
-    return [Target(*pair) for pair in zip(boxes, labels, strict=True)]
-
-
 def resident_loader(
     samples: TrainSamples,
     batches: EpochBatches,
     longest: int,
     device: torch.device,
+    *,
+    workers: int = 0,
     threads: int = 2,
 ) -> ResidentLoader:
-    """A loader that makes the same samples on `device`; the cache of `samples` is not used, and
-    `threads` decode the images.
+    """A loader that makes the same samples on `device`; the cache of `samples` is not used,
+    `threads` decode the images, and `workers` draw what is random.
 
     Raises `VovnetError` for masks, which stay on the CPU, or if there is no room.
     """
     if samples.masks:
         raise VovnetError("cache device carries no masks; give --cache ram")
     images = ResidentImages(samples.dataset, longest, device, samples.difficult, threads)
-    return ResidentLoader(images, batches, samples.augment, samples.seed)
+    plans = BatchPlans(images.samples, samples.augment, samples.seed)
+    loader = start_loader(plans, workers if workers_fork() else 0, sampler=batches, batch_size=None)
+    return ResidentLoader(images, loader, samples.augment)

@@ -114,7 +114,7 @@ def bench_jobs(
 ) -> list[BenchRow]:
     """One row a job, in order, all on the device of the first; `own` targets win over names."""
     protocol = protocol or Protocol()
-    with _threads(protocol.threads) as threads:
+    with _threads(protocol.threads) as threads, _as_deployed():
         run = _Run(protocol, threads, own or {}, note)
         run.open(jobs)
         run.rounds()
@@ -162,6 +162,19 @@ def _threads(count: int | None) -> Iterator[int]:
         yield count or before
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _as_deployed() -> Iterator[None]:
+    """cuDNN chooses the fastest kernels for each shape, as in use, and float32 is float32: on its
+    own, torch lets a GPU's convolutions round to TF32."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.allow_tf32
+    cudnn.benchmark, cudnn.allow_tf32 = True, False
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32 = before
 
 
 class _Run:

@@ -43,8 +43,7 @@ def peak_memory(
     Not measured, with the reason, where the child fails, the network cannot be sent to it, or the
     runtime allocates where nobody counts.
     """
-    torch_on_gpu = runtime in ("eager", "channels_last", "compile", "aoti")
-    if not device.startswith("cpu") and not torch_on_gpu:
+    if not device.startswith("cpu") and RUNTIMES[runtime].from_network is None:
         return not_measured("byte", f"{runtime} allocates outside torch's counters", _TORCH_CUDA)
     method = _HOST if device == "cpu" else _TORCH_CUDA
     job = {"side": target.imgsz, "batch": batch, "runtime": runtime, "precision": precision}

@@ -1,20 +1,16 @@
 """The SSD criterion: prior matching, softmax with hard negatives, smooth L1 (arXiv 1512.02325)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heapreplace
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from vovnet.boxes.coding import decode_offsets, encode_offsets
-from vovnet.boxes.iou import iou_rows, pairwise_iou
 from vovnet.distributed import shared_total
+from vovnet.losses.matching import match_priors
 from vovnet.losses.target import Target
-
-_RANKED = 16  # priors that are ranked for every box at once
-_Wish = tuple[int, int, int]  # a prior that a box wants: (less is better, box, prior)
 
 
 @dataclass(frozen=True)
@@ -24,75 +20,6 @@ class MatchRule:
     threshold: float = 0.5
     variances: tuple[float, float] = (0.1, 0.2)
     negative_ratio: int = 3
-
-
-@torch.no_grad()
-def match_priors(priors: Tensor, boxes: Tensor, threshold: float = 0.5) -> Tensor:
-    """Which box each prior answers for: A int64 indices into `boxes` (G×4 xyxy), -1 for none.
-
-    `priors` is A×4 xyxy. Two steps as in SSD section 2.2: a bipartite match that gives every box
-    the best prior still free, then every other prior takes its best box above `threshold`. Of
-    equal overlaps the first box and the first prior win. No tensor on the way exceeds 8 MB,
-    unless a single row of the overlaps does.
-    """
-    best = torch.full_like(priors[:, 0], threshold, dtype=torch.float32)
-    matched = torch.full_like(best, -1, dtype=torch.int64)
-    rankings = []
-    for first, overlap in iou_rows(boxes, priors):
-        value, box = overlap.max(0)
-        matched = torch.where(value > best, box + first, matched)
-        best = torch.maximum(best, value)
-        tops = _ranking_keys(overlap).topk(min(_RANKED, len(priors)), 1).values.tolist()
-        rankings += [_ranking(i, boxes[i], priors, top) for i, top in enumerate(tops, first)]
-    owners = _bipartite(rankings)
-    matched[list(owners)] = matched.new_tensor(list(owners.values()))
-    return matched
-
-
-def _ranking_keys(overlap: Tensor) -> Tensor:
-    """Overlap and prior in one integer each, G×A int64: larger is better, and none is equal.
-
-    The bits of a float that is not negative order as it does; of equal overlaps the first prior is
-    the better one.
-    """
-    count = overlap.shape[1]
-    return (overlap.view(torch.int32).long() << 32) | torch.arange(
-        count - 1, -1, -1, device=overlap.device
-    )
-
-
-def _ranking(index: int, box: Tensor, priors: Tensor, keys: list[int]) -> Iterator[_Wish]:
-    """The priors that box `index` overlaps, best first; `keys` are its first few.
-
-    More are computed only when asked for, each time twice as many: most boxes are content with
-    one of their first.
-    """
-    while keys:
-        for key in keys:
-            overlap, place = key >> 32, key & 0xFFFFFFFF
-            if overlap <= 0:
-                return
-            yield -overlap, index, len(priors) - 1 - place
-        rest = _ranking_keys(pairwise_iou(box[None], priors))[0]
-        rest = rest[rest < keys[-1]]
-        keys = rest.topk(min(2 * len(keys), len(rest))).values.tolist()
-
-
-def _bipartite(rankings: Sequence[Iterator[_Wish]]) -> dict[int, int]:
-    """Prior to box: the best pair of which both are free, again and again."""
-    owners: dict[int, int] = {}
-    wishes = [wish for ranking in rankings if (wish := next(ranking, None))]
-    heapify(wishes)
-    while wishes:
-        _, box, prior = wishes[0]
-        if prior not in owners:
-            owners[prior] = box
-            heappop(wishes)
-        elif wish := next(rankings[box], None):
-            heapreplace(wishes, wish)
-        else:
-            heappop(wishes)
-    return owners
 
 
 @torch.no_grad()
@@ -119,29 +46,26 @@ def multibox(
 ) -> tuple[Tensor, Tensor]:
     """Softmax over classes (column 0 is background) and smooth L1, both over all positives.
 
-    `logits` N×A×(1+C), `offsets` N×A×4, `priors` N×A×4 (centre x, centre y, width, height in
+    `logits` N×A×(1+C), `offsets` N×A×4, `priors` A×4 or N×A×4 (centre x, centre y, width, height in
     input pixels). `eligible` N×A tells which priors may be negatives. Finite also when no image
     has an object: then the hardest negatives train alone and the box term is 0.
     """
+    boxes, labels = torch.cat([t.boxes for t in targets]), torch.cat([t.labels for t in targets])
     corners = box_convert(priors, "cxcywh", "xyxy")
-    matches = torch.stack(
-        [match_priors(c, t.boxes, rule.threshold) for c, t in zip(corners, targets, strict=True)]
-    )
+    matches = match_priors(corners, [t.boxes for t in targets], rule.threshold)
     positive = matches >= 0
-    labels = torch.zeros_like(matches)
-    wanted = torch.zeros_like(offsets)
-    for i, target in enumerate(targets):
-        mine = positive[i]
-        index = matches[i, mine]
-        labels[i, mine] = target.labels[index] + 1
-        wanted[i, mine] = encode_offsets(target.boxes[index], priors[i, mine], rule.variances)
+    found = positive.nonzero(as_tuple=True)  # asked for once: each time, a GPU is waited for
     excluded = positive if eligible is None else positive | ~eligible
     with torch.no_grad():
         background = (logits.logsumexp(2) - logits[..., 0]).masked_fill(excluded, -torch.inf)
-    training = positive | hard_negatives(background, positive, rule.negative_ratio) & ~excluded
-    classes = nn.functional.cross_entropy(logits[training], labels[training], reduction="sum")
+    negative = hard_negatives(background, positive, rule.negative_ratio) & ~excluded
+    training = (positive | negative).nonzero(as_tuple=True)
+    # A match of -1 is the last one, background.
+    wanted = torch.cat([labels + 1, labels.new_zeros(1)])[matches[training]]
+    classes = nn.functional.cross_entropy(logits[training], wanted, reduction="sum")
     total = shared_total(positive.sum())
-    box = nn.functional.smooth_l1_loss(offsets[positive], wanted[positive], reduction="sum")
+    truth = encode_offsets(boxes[matches[found]], priors.expand_as(offsets)[found], rule.variances)
+    box = nn.functional.smooth_l1_loss(offsets[found], truth, reduction="sum")
     return classes / total, box / total
 
 
@@ -163,7 +87,7 @@ class MultiBoxLoss:
         `outputs` are class logits N×A×(1+C) and offsets N×A×4; see `multibox`.
         """
         logits, offsets = outputs[0].float(), outputs[1].float()
-        priors = self.priors.to(logits.device).expand_as(offsets)
+        priors = self.priors.to(logits.device)
         classes, box = multibox(logits, offsets, priors, targets, self.rule)
         return {"class": classes, "box": box}
 
@@ -189,13 +113,11 @@ class RefineLoss:
     ) -> dict[str, Tensor]:
         """Loss terms "arm_class", "arm_box", "class" and "box"; `outputs`: `RefineDetOutput`."""
         arm_logits, arm_offsets, logits, offsets = (x.float() for x in outputs)
-        anchors = self.anchors.to(logits.device).expand_as(offsets)
+        anchors = self.anchors.to(logits.device)
         objects = [Target(t.boxes, torch.zeros_like(t.labels)) for t in targets]
         arm_class, arm_box = multibox(arm_logits, arm_offsets, anchors, objects, self.rule)
         with torch.no_grad():
-            refined = decode_offsets(
-                arm_offsets, self.anchors.to(logits.device), self.rule.variances
-            )
+            refined = decode_offsets(arm_offsets, anchors, self.rule.variances)
             refined = box_convert(refined, "xyxy", "cxcywh")
             eligible = arm_logits.softmax(2)[..., 1] >= self.min_objectness
         classes, box = multibox(logits, offsets, refined, targets, self.rule, eligible)

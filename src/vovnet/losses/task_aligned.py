@@ -14,13 +14,14 @@ from torchvision.ops import generalized_box_iou_loss
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
-from vovnet.boxes.iou import iou_rows
+from vovnet.boxes.rows import BatchRows
 from vovnet.distributed import shared_total
 from vovnet.losses.target import Target
 
 
 class Assignment(NamedTuple):
-    """The P positives: points P, labels P, class targets P in (0, 1] and matched boxes P×4."""
+    """The P positives: their places P among the N·A points of the batch, labels P, class targets P
+    in (0, 1] and matched boxes P×4."""
 
     points: Tensor
     labels: Tensor
@@ -33,67 +34,65 @@ def assign(
     logits: Tensor,
     boxes: Tensor,
     points: Tensor,
-    target: Target,
+    targets: Sequence[Target],
     *,
     top: int = 10,
     reach: float = 8.0,
 ) -> Assignment:
-    """Match one image's predictions (logits A×C, boxes A×4) at A points to its G objects.
+    """Match predictions (logits N×A×C, boxes N×A×4) at A points to the objects of N images.
 
     Candidates of an object are the points inside its box, the box taken at least `reach` pixels to
     each side of its centre so that small objects have candidates too. A point wanted by several
     objects goes to the one that its prediction overlaps most, of equals to the first. All boxes
     are xyxy in input pixels. No tensor on the way exceeds 4 MB, unless a single row of the
-    overlaps or `top`·G numbers do.
+    overlaps, `top` numbers an object or one a point do.
     """
-    wishes = [
-        _wishes(logits, overlap, points, target.boxes[first:], target.labels[first:], top, reach)
-        for first, overlap in iou_rows(target.boxes, boxes)
-    ]
-    if not wishes:
-        nobody = torch.zeros(0, dtype=torch.int64, device=logits.device)
-        return Assignment(nobody, nobody, boxes.new_zeros(0), boxes.new_zeros(0, 4))
-    point, overlap, measure, inside = (torch.cat(part) for part in zip(*wishes, strict=True))
-    truth = torch.arange(len(point), device=point.device)[:, None].expand_as(point)[inside]
+    rows = BatchRows([target.boxes for target in targets])
+    labels = torch.cat([target.labels for target in targets])
+    wishes = _Wishes(logits, boxes, points, min(top, len(points)), reach)
+    found = [wishes.of(rows, part, labels[part]) for part in rows.parts(rows.all, len(points))]
+    point, overlap, measure, inside = (torch.cat(part) for part in zip(*found, strict=True))
+    truth = rows.all[:, None].expand_as(point)[inside]
     point, overlap, measure = point[inside], overlap[inside], measure[inside]
 
-    most = overlap.new_zeros(len(points)).scatter_reduce(0, point, overlap, "amax")
+    most = overlap.new_zeros(boxes.shape[0] * boxes.shape[1])
+    most.scatter_reduce_(0, point, overlap, "amax")
     closest = overlap == most[point]
-    owner = torch.full_like(most, len(target.boxes), dtype=torch.int64)
-    owner = owner.scatter_reduce(0, point[closest], truth[closest], "amin")
+    owner = torch.full_like(most, len(rows), dtype=torch.int64)
+    owner.scatter_reduce_(0, point[closest], truth[closest], "amin")
     own = owner[point] == truth
     point, truth, overlap, measure = point[own], truth[own], overlap[own], measure[own]
 
-    none = overlap.new_zeros(len(target.boxes))
+    none = overlap.new_zeros(len(rows))
     # sqrt(score)·IoU⁶ of a tiny object in a fresh network is around 1e-15.
     peak = none.scatter_reduce(0, truth, measure, "amax").clamp(min=1e-30)
     ceiling = none.scatter_reduce(0, truth, overlap, "amax")
     scores = measure / peak[truth] * ceiling[truth]
     sure = scores > 0
     truth = truth[sure]
-    return Assignment(point[sure], target.labels[truth], scores[sure], target.boxes[truth])
+    return Assignment(point[sure], labels[truth], scores[sure], rows.boxes[truth])
 
 
-def _wishes(
-    logits: Tensor,
-    overlap: Tensor,
-    points: Tensor,
-    truths: Tensor,
-    labels: Tensor,
-    top: int,
-    reach: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The `top` points of g objects by sqrt(score)·IoU⁶, with what is known of them.
+class _Wishes:
+    """The `top` points of objects by sqrt(score)·IoU⁶, with what is known of them."""
 
-    `overlap` is g×A, of the first g `truths` and `labels`. Returns points g×top, their overlap,
-    their measure and whether they are candidates at all.
-    """
-    truths, labels = truths[: len(overlap)], labels[: len(overlap)]
-    scores = logits.T[labels].float().sigmoid()
-    inside = _near(points, truths, reach)
-    measure = scores.sqrt() * overlap.pow(6) * inside
-    best, point = measure.topk(min(top, len(points)), 1)
-    return point, overlap.gather(1, point), best, inside.gather(1, point)
+    def __init__(
+        self, logits: Tensor, boxes: Tensor, points: Tensor, top: int, reach: float
+    ) -> None:
+        self.logits = logits.mT
+        self.boxes = boxes.float().movedim(-1, 0).contiguous()
+        self.points, self.top, self.reach = points, top, reach
+
+    def of(self, rows: BatchRows, part: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """Of the g objects in a part of the rows: their points' places in the batch g×top, the
+        overlaps, the measures, and whether they are candidates at all."""
+        overlap, image = rows.overlap(part, self.boxes), rows.image[part]
+        scores = self.logits[image, labels].float().sigmoid()
+        inside = _near(self.points, rows.boxes[part], self.reach)
+        measure = scores.sqrt() * overlap.pow(6) * inside
+        best, point = measure.topk(self.top, 1)
+        place = image[:, None] * len(self.points) + point
+        return place, overlap.gather(1, point), best, inside.gather(1, point)
 
 
 def _near(points: Tensor, boxes: Tensor, reach: float) -> Tensor:
@@ -128,18 +127,12 @@ class TaskAlignedLoss:
         logits = class_logits.float()
         points, strides = points.to(logits.device), strides.to(logits.device)
         boxes = decode_distances(distances.float(), points, strides)
-        matches = [
-            assign(own_logits, own_boxes, points, target)
-            for own_logits, own_boxes, target in zip(logits, boxes, targets, strict=True)
-        ]
-        image = torch.cat([torch.full_like(m.points, i) for i, m in enumerate(matches)])
-        point, label, weight, truth = (torch.cat(part) for part in zip(*matches, strict=True))
+        point, label, weight, truth = assign(logits, boxes, points, targets)
         total = shared_total(weight.sum())
-        overlap = generalized_box_iou_loss(boxes[image, point], truth)
+        overlap = generalized_box_iou_loss(boxes.flatten(0, 1)[point], truth)
         # Cross-entropy of logit x and target t is softplus(x) - t·x, and few targets are not 0.
-        classes = (
-            nn.functional.softplus(logits).sum() - (logits[image, point, label] * weight).sum()
-        )
+        told = logits.flatten(0, 1)[point, label]
+        classes = nn.functional.softplus(logits).sum() - (told * weight).sum()
         return {
             "class": classes / total,
             "box": self.box_weight * (overlap * weight).sum() / total,

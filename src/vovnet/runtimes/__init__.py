@@ -43,6 +43,7 @@ _TORCH: dict[str, tuple[Precision, ...]] = {
 RUNTIMES: dict[str, Runtime] = {
     "eager": Runtime(_TORCH, on_torch.open_eager),
     "channels_last": Runtime(_TORCH, on_torch.open_channels_last),
+    "cuda_graph": Runtime({"cuda": _TORCH["cuda"]}, on_torch.open_cuda_graph),
     "compile": Runtime(_TORCH, on_torch.open_compile),
     "aoti": Runtime(_TORCH, on_torch.open_aoti),
     "onnxruntime": Runtime(

@@ -1,4 +1,4 @@
-"""torch itself, four ways: eager, channels-last, torch.compile and an AOTInductor package."""
+"""torch itself: eager, channels-last, a CUDA graph, torch.compile and an AOTInductor package."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ from vovnet.runtimes.runner import Runner, Settings
 
 # Freezing folds batch norms and lays weights out for the kernels that read them.
 _INDUCTOR: dict[str, Any] = {"freezing": True}
+_BEFORE_RECORDING = 3  # passes in which libraries choose their kernels and make their workspaces
 
 
 def open_eager(network: nn.Module, example: Tensor, settings: Settings) -> Runner:
@@ -29,6 +30,30 @@ def open_channels_last(network: nn.Module, example: Tensor, settings: Settings) 
         return flat(images.contiguous(memory_format=torch.channels_last))
 
     return _runner("channels_last", forward, example, settings)
+
+
+@torch.inference_mode()
+def open_cuda_graph(network: nn.Module, example: Tensor, settings: Settings) -> Runner:
+    """Channels-last, its kernels recorded once and started together: without it, a GPU waits for
+    Python in small batches."""
+    flat = _flat(network, settings).to(memory_format=torch.channels_last)
+    images = example.to(settings.device).contiguous(memory_format=torch.channels_last)
+    recording = torch.cuda.Stream(settings.device)
+    recording.wait_stream(torch.cuda.current_stream(settings.device))
+    with converting("a CUDA graph"), torch.cuda.stream(recording):
+        for _ in range(_BEFORE_RECORDING):
+            flat(images)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=recording):
+            outputs = flat(images)
+    torch.cuda.current_stream(settings.device).wait_stream(recording)
+
+    def forward(given: Tensor) -> tuple[Tensor, ...]:
+        images.copy_(given)
+        graph.replay()
+        return tuple(output.clone() for output in outputs)  # the next call writes there again
+
+    return _runner("cuda_graph", forward, example, settings)
 
 
 def open_compile(network: nn.Module, example: Tensor, settings: Settings) -> Runner:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vovnet.device import bf16_pays, free_memory, usable_cores
+from vovnet.device import bf16_pays, free_memory
 from vovnet.distributed import broadcast_object, processes_here, world_size
 from vovnet.errors import VovnetError
+from vovnet.limits import usable_cores
 from vovnet.models.detector import Detector
 from vovnet.train.recipe import Recipe, family_of, usual_step
 

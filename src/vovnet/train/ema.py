@@ -23,13 +23,11 @@ class WeightAverage:
         """Move the average towards `network`; integer buffers are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        mine, theirs = [], []
-        for average, value in zip(
-            self.network.state_dict().values(), network.state_dict().values(), strict=True
-        ):
-            if average.is_floating_point():
-                mine.append(average)
-                theirs.append(value)
-            else:
-                average.copy_(value)
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
+        floats, integers = [], []
+        for pair in pairs:
+            (floats if pair[0].is_floating_point() else integers).append(pair)
+        # All tensors together: a GPU would start a kernel for each.
+        torch._foreach_lerp_(*zip(*floats, strict=True), 1 - decay)
+        if integers:
+            torch._foreach_copy_(*zip(*integers, strict=True))

@@ -20,9 +20,10 @@ from vovnet.data.record import Dataset
 from vovnet.data.resident import ResidentLoader, resident_loader
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
-from vovnet.device import free_memory, usable_cores
+from vovnet.device import free_memory
 from vovnet.distributed import is_main, mean_across, processes_here, rank, world_size
 from vovnet.errors import DataError, VovnetError
+from vovnet.limits import usable_cores
 from vovnet.models.detector import Detector
 from vovnet.models.sync_norm import synchronize_norms
 from vovnet.models.weights import save_detector
@@ -221,16 +222,17 @@ def _loader(run: Run, dataset: Dataset, device: torch.device) -> TrainLoader | R
     mode = "off" if recipe.cache == "device" else recipe.cache
     beside = processes_here()
     budget = free_memory(torch.device("cpu")) / 2 / beside
-    threads = max(1, usable_cores() // beside)
+    threads, workers = max(1, usable_cores() // beside), recipe.workers or 0
     cache = open_cache(mode, dataset.records, longest, budget=budget, threads=threads)
     augment = _augmentation(recipe, detector)
     samples = TrainSamples(
         dataset, cache, augment, recipe.seed, recipe.difficult, masks=detector.masks
     )
     if recipe.cache == "device":
-        return resident_loader(samples, run.batches, longest, device, threads)
-    on_gpu = device.type == "cuda"
-    return train_loader(samples, run.batches, recipe.workers or 0, pin_memory=on_gpu)
+        return resident_loader(
+            samples, run.batches, longest, device, workers=workers, threads=threads
+        )
+    return train_loader(samples, run.batches, workers, pin_memory=device.type == "cuda")
 
 
 def _augmentation(recipe: Recipe, detector: Detector) -> SSDAugment | ZoomAugment:

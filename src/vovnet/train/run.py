@@ -78,6 +78,8 @@ def run_training(
     target = usable_device(device)  # before the data, which can take minutes to read
     if target.type == "cpu":
         keep_freed_memory()
+    elif target.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # thousands of steps of few shapes
     tell = on_note or (lambda line: None)
     dataset = open_training_data(recipe)
     for line in problem_lines(dataset):

@@ -66,8 +66,8 @@ class Stepper:
 
     def _forward_and_back(self, part: Batch, parts: int, last: bool) -> dict[str, float]:
         detector = self.detector
-        images = detector.input_spec.normalize(part.pixels.to(self.device))
-        targets = [target.to(self.device) for target in part.targets]
+        pixels, targets = part.to(self.device)
+        images = detector.input_spec.normalize(pixels)
         dtype = _AUTOCAST.get(self.recipe.amp)
         with self._without_sync(last):
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):

@@ -16,6 +16,7 @@ from PIL import Image
 from vovnet.data._common import one_line
 from vovnet.data.images import MAX_PIXELS, ImageHeader, header_of, opened
 from vovnet.errors import ImageError
+from vovnet.limits import usable_cores
 
 Track = Callable[[Iterable["Facts"], int], Iterable["Facts"]]  # (facts, how many), passed on
 
@@ -65,10 +66,7 @@ def probe_files(
 
 def default_workers() -> int:
     """A thread for each processor that this process may use, eight at most."""
-    # As device.usable_cores says it, without torch, which would take most of a small set's time.
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
-    return min(os.cpu_count() or 1, _MOST_WORKERS)
+    return min(usable_cores(), _MOST_WORKERS)
 
 
 def probe(path: Path, *, pixels: bool) -> Facts:

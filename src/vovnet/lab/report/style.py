@@ -1,12 +1,13 @@
 """Colours and marks: a colour is a runtime, a shape a precision, in every figure alike.
 
-The colours are Okabe and Ito's, which colour-blind readers tell apart, with Tol's olive for the
-eighth; all of them show on white and on the dark page.
+The colours are Okabe and Ito's, which colour-blind readers tell apart, with Tol's olive and
+wine for two more; all of them show on white and on the dark page.
 """
 
 RUNTIME_COLOURS = {
     "eager": "#808080",
     "channels_last": "#56b4e9",
+    "cuda_graph": "#882255",
     "compile": "#cc79a7",
     "aoti": "#999933",
     "onnxruntime": "#0072b2",
