@@ -21,8 +21,12 @@ from vovnet.models import create_detector
 from vovnet.models.weights import load_detector
 from vovnet.train.recipe import recipe_from_dict
 from vovnet.train.run import load_run, run_training
+from vovnet.train.sinks import CsvSink
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),  # from Python 3.12 on
+]
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 BRIEF = Protocol(seconds=0.05, repeats=2, warmup=0.05, stages=False, memory=False, energy=False)
 
@@ -65,7 +69,8 @@ def test_losses_and_gradients_are_those_of_the_cpu(exact, name):
         sum(terms.values()).backward()
         norm = torch.stack([p.grad.norm() for p in detector.parameters() if p.grad is not None])
         found.append([*(float(v.detach()) for v in terms.values()), float(norm.norm())])
-    assert found[1] == pytest.approx(found[0], rel=5e-3)
+    # A prior more or less that matches is half a per cent of RefineDet's gradient.
+    assert found[1] == pytest.approx(found[0], rel=2e-2)
 
 
 @pytest.mark.parametrize("augment", [SSDAugment(), ZoomAugment()], ids=["ssd", "zoom"])
@@ -92,7 +97,8 @@ def test_batches_are_those_of_the_cpu(voc, augment):
 @pytest.mark.parametrize("cache", ["device", "ram"])
 def test_trains_and_resumes(voc, tmp_path, amp, cache):
     values = {"model": "vovdet_nano", "data": [f"{voc}@train"], "val": f"{voc}@val", "epochs": 2}
-    values |= {"batch": 4, "imgsz": 64, "amp": amp, "cache": cache, "workers": 2, "mixup": 0.5}
+    values |= {"batch": 4, "imgsz": 64, "amp": amp, "cache": cache, "workers": 2}
+    values |= {"mixup": [0.5, 0.0, 1.0]}
     recipe = recipe_from_dict(values)
     row = run_training(recipe, tmp_path, device="cuda")
     assert row["epoch"] == 2
@@ -100,6 +106,20 @@ def test_trains_and_resumes(voc, tmp_path, amp, cache):
     config = (tmp_path / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(config.replace("epochs: 2", "epochs: 3"))
     assert run_training(load_run(tmp_path), tmp_path, resume=True, device="cuda")["epoch"] == 3
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_recorded_passes_train_as_called_ones_do(exact, voc, tmp_path, amp):
+    """Two sizes of input, so that there are two recordings."""
+    values = {"model": "vovdet_nano", "data": [f"{voc}@train"], "epochs": 4, "batch": 4}
+    values |= {"imgsz": 64, "resolution": [[0.5, 32]], "amp": amp, "workers": 0, "lr": 1e-4}
+    losses = []
+    for graphs in (True, False):
+        folder = tmp_path / str(graphs)
+        run_training(recipe_from_dict(values | {"graphs": graphs}), folder, device="cuda")
+        rows = CsvSink(folder / "results.csv", keep=True).rows
+        losses.append([value for row in rows for value in (row["loss_class"], row["loss_box"])])
+    assert losses[0] == pytest.approx(losses[1], rel=5e-3 if amp == "off" else 3e-2)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ def test_metadata_says_where_weights_come_from(name):
     assert len(metadata["names"]) == len(metadata["category_ids"])
 
 
-@pytest.mark.parametrize("weights", ["vovdet_nano.voc", "vovdet_small.voc"])
+@pytest.mark.parametrize(
+    "weights", ["vovdet_nano.voc", "vovdet_small.voc", "dsod300-vovnet27_slim.voc"]
+)
 @pytest.mark.parametrize(
     ("picture", "label"),
     [("astronaut", "person"), ("chelsea", "cat"), ("motorcycle_left", "motorbike")],
@@ -45,6 +47,7 @@ def test_real_photographs(picture, label, weights, capsys):
         ("dsod300-vovnet27_slim.bccd", "bccd", "test"),
         ("vovdet_nano.voc", "voc2007", "report"),
         ("vovdet_small.voc", "voc2007", "report"),
+        ("dsod300-vovnet27_slim.voc", "voc2007", "report"),
         pytest.param(
             *("maskrcnn-vovnet19_slim.nuclei", "nuclei", "val"),
             marks=pytest.mark.slow,  # 50 images of up to 1000 regions each

@@ -1,4 +1,5 @@
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
@@ -54,6 +55,20 @@ def test_samples_do_not_depend_on_workers_or_on_what_came_before(voc, augment):
         assert_same(one, two)
     assert_same(loaded(made, 0, (1,), 0.5)[0], here[1])
     assert [batch[0].shape[1] for epoch in here for batch in epoch] == [32, 32, 64, 64]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_another_thread_may_ask_for_the_batches(voc):
+    """As a GPU's loader does; workers that it forked itself would end with an error."""
+    source = EpochBatches(8, 4, 0, lambda _: Plan(32))
+    with (
+        closing(train_loader(samples(open_dataset(voc, "train")), source, 2)) as loader,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        batches = iter(loader)
+        assert len(multiprocessing.active_children()) == 2
+        assert len(pool.submit(list, batches).result()) == 2
+    assert multiprocessing.active_children() == []
 
 
 def test_the_seed_changes_the_samples(voc):

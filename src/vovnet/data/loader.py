@@ -130,7 +130,12 @@ class TrainLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.batches:
+        # The workers start here, not with the first batch, which another thread may ask for: forked
+        # from that one they would end badly.
+        return self._raising(iter(self.batches))
+
+    def _raising(self, made: Iterator[Any]) -> Iterator[Any]:
+        for batch in made:
             if isinstance(batch, VovnetError):
                 raise batch
             yield batch

@@ -150,8 +150,28 @@ class ResidentLoader:
         self.plans.close()
 
     def __iter__(self) -> Iterator[Batch]:
-        for plan in self.plans:
-            yield self._batch(plan)
+        if not self.images.pixels.is_cuda:
+            yield from map(self._batch, self.plans)
+            return
+        # A thread tells the device to make the next batch, beside what it is told for this one.
+        stream = torch.cuda.Stream(self.images.pixels.device)
+        stream.wait_stream(torch.cuda.current_stream(stream.device))  # which brought the images
+        plans = iter(self.plans)
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._beside, plans, stream)
+            while (made := coming.result()) is not None:
+                coming = pool.submit(self._beside, plans, stream)
+                yield _taken_over(*made)
+
+    def _beside(
+        self, plans: Iterator[Plan], stream: torch.cuda.Stream
+    ) -> tuple[Batch, torch.cuda.Event] | None:
+        """The next batch, made on `stream`, and when it is."""
+        plan = next(plans, None)
+        if plan is None:
+            return None
+        with torch.cuda.stream(stream):
+            return self._batch(plan), stream.record_event()
 
     def _batch(self, plan: Plan) -> Batch:
         images, device = self.images.pixels, self._fill.device
@@ -169,6 +189,16 @@ class ResidentLoader:
         pixels = pictures.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         objects = zip(boxes.split(plan.counts), labels.split(plan.counts), strict=True)
         return Batch(pixels, [Target(*pair) for pair in objects])
+
+
+def _taken_over(batch: Batch, made: torch.cuda.Event) -> Batch:
+    """A batch of another stream, for this one: it is waited for, and its memory not used again
+    before this stream is done with it."""
+    stream = torch.cuda.current_stream(batch.pixels.device)
+    stream.wait_event(made)
+    for tensor in (batch.pixels, batch.targets[0].boxes, batch.targets[0].labels):
+        tensor.record_stream(stream)  # all images' boxes share memory
+    return batch
 
 
 def _parts(number: int, picture: Picture) -> Iterator[tuple[float, ...]]:

@@ -29,6 +29,7 @@ _FOLDER = Path(__file__).parent / "shipped"
 SHIPPED = {
     "vovdet_nano.voc": _FOLDER / "vovdet_nano.voc.safetensors",
     "vovdet_small.voc": _FOLDER / "vovdet_small.voc.safetensors",
+    "dsod300-vovnet27_slim.voc": _FOLDER / "dsod300-vovnet27_slim.voc.safetensors",
     "dsod300-vovnet27_slim.bccd": _FOLDER / "dsod300-vovnet27_slim.bccd.safetensors",
     "maskrcnn-vovnet19_slim.nuclei": _FOLDER / "maskrcnn-vovnet19_slim.nuclei.safetensors",
 }

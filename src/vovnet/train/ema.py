@@ -3,7 +3,9 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+_Pairs = tuple[list[Tensor], list[Tensor]]
 
 
 class WeightAverage:
@@ -17,17 +19,29 @@ class WeightAverage:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
+        self._source: nn.Module | None = None  # whose tensors are paired with ours
+        self._floats: _Pairs = ([], [])
+        self._integers: _Pairs = ([], [])
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move the average towards `network`; integer buffers are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
-        floats, integers = [], []
-        for pair in pairs:
-            (floats if pair[0].is_floating_point() else integers).append(pair)
+        if network is not self._source:
+            self._source, self._floats, self._integers = network, *self._paired(network)
         # All tensors together: a GPU would start a kernel for each.
-        torch._foreach_lerp_(*zip(*floats, strict=True), 1 - decay)
-        if integers:
-            torch._foreach_copy_(*zip(*integers, strict=True))
+        torch._foreach_lerp_(*self._floats, 1 - decay)
+        if self._integers[0]:
+            torch._foreach_copy_(*self._integers)
+
+    def _paired(self, network: nn.Module) -> tuple[_Pairs, _Pairs]:
+        """The tensors of both networks, floating-point ones and the others."""
+        floats, integers = ([], []), ([], [])
+        for pair in zip(
+            self.network.state_dict().values(), network.state_dict().values(), strict=True
+        ):
+            kind = floats if pair[0].is_floating_point() else integers
+            for side, tensor in zip(kind, pair, strict=True):
+                side.append(tensor)
+        return floats, integers

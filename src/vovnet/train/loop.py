@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,10 +36,11 @@ from vovnet.train.checkpoint import (
     save_state,
 )
 from vovnet.train.defaults import settle
+from vovnet.train.graphs import GraphedNetwork
 from vovnet.train.recipe import Recipe
 from vovnet.train.report import EpochReport
 from vovnet.train.schedule import Length
-from vovnet.train.step import Stepper
+from vovnet.train.step import AUTOCAST, Stepper
 from vovnet.train.stopping import StopRequest
 from vovnet.train.transfer import freeze
 from vovnet.train.watch import DivergedError
@@ -196,12 +197,16 @@ def _repeats(dataset: Dataset, recipe: Recipe) -> np.ndarray | None:
 
 def _callable(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
     """The network as the loop calls it."""
-    called: Any = torch.compile(network) if recipe.compile else network
-    if world_size() == 1:
-        return called
-    return DistributedDataParallel(
-        called, device_ids=[device.index] if device.type == "cuda" else None
-    )
+    if world_size() > 1:
+        called: Any = torch.compile(network) if recipe.compile else network
+        return DistributedDataParallel(
+            called, device_ids=[device.index] if device.type == "cuda" else None
+        )
+    if recipe.compile:
+        return cast(nn.Module, torch.compile(network))
+    if recipe.graphs and device.type == "cuda" and recipe.accumulate == 1:
+        return GraphedNetwork(network, AUTOCAST.get(recipe.amp))
+    return network
 
 
 def _length(recipe: Recipe, steps_per_epoch: int) -> Length:
@@ -282,6 +287,8 @@ def _train_epoch(
     saved = time.monotonic()
     if run.share >= 1:  # it was stopped after its last step, or its length was cut
         return report
+    if isinstance(run.stepper.forward, GraphedNetwork):
+        run.stepper.forward.record(run.batches.batch, run.plan.size)
     for parts, waited in _parts_of_steps(loader, accumulate):
         began = time.perf_counter()
         _take_step(run, parts, report)

@@ -6,7 +6,7 @@ here kernels are taken as out × (in·k·k) matrices.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,15 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16, steps: int = 5) -> Tensor:
     """The nearest (semi-)orthogonal matrices of ...×M×N ones, roughly, by Newton–Schulz steps in
     `dtype`; bf16 is precise enough for directions."""
-    x = matrices.to(dtype)
-    tall = x.shape[-2] > x.shape[-1]
+    x = matrices.to(dtype).reshape(-1, *matrices.shape[-2:])
+    tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+    return (x.mT if tall else x).reshape(matrices.shape).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -58,30 +58,53 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure")
         for group in self.param_groups:
-            # Kernels of one shape are orthogonalised together: many small products are slow.
-            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    alike[parameter.flatten(1).shape].append(parameter)
-            for parameters in alike.values():
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
                 self._update(parameters, group)
 
     def _update(self, parameters: list[nn.Parameter], group: dict) -> None:
-        matrices = torch.stack(
-            [self._direction(p, p.grad, group).flatten(1) for p in parameters if p.grad is not None]
-        )
-        scale = 0.2 * math.sqrt(max(matrices.shape[1:]))
-        for parameter, step in zip(parameters, orthogonalize(matrices, self.dtype), strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(step.view(parameter.shape), alpha=-group["lr"] * scale)
+        directions = [d.flatten(1) for d in self._directions(parameters, group["momentum"])]
+        # Kernels of about one shape are orthogonalised together: many small products are slow.
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, direction in enumerate(directions):
+            alike[_padded_shape(direction)].append(number)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        for shape, numbers in alike.items():
+            wanted = [directions[number] for number in numbers]
+            steps = orthogonalize(_stacked(wanted, shape), self.dtype)
+            for number, step in zip(numbers, steps, strict=True):
+                rows, columns = directions[number].shape
+                parameter, step = parameters[number], step[:rows, :columns]
+                scale = -group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+                parameter.add_(step.reshape(parameter.shape), alpha=scale)
 
-    def _direction(self, parameter: nn.Parameter, gradient: Tensor, group: dict) -> Tensor:
-        """The gradient with Nesterov momentum."""
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        return gradient.lerp(state["momentum"], group["momentum"])
+    def _directions(self, parameters: list[nn.Parameter], momentum: float) -> Sequence[Tensor]:
+        """The gradients with Nesterov momentum."""
+        gradients = [p.grad for p in parameters]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        moments = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(moments, gradients, 1 - momentum)
+        return torch._foreach_lerp(gradients, moments, momentum)
+
+
+def _padded_shape(matrix: Tensor) -> tuple[int, ...]:
+    """A CPU works on matrices as they are. A GPU takes longer to start than to multiply: its sides
+    are rounded up to powers of two, so that more matrices are alike. Rows and columns of zeros
+    stay zeros, and change nothing else."""
+    if not matrix.is_cuda:
+        return tuple(matrix.shape)
+    return tuple(2 ** (side - 1).bit_length() for side in matrix.shape)
+
+
+def _stacked(matrices: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+    if all(matrix.shape == shape for matrix in matrices):
+        return torch.stack(matrices)
+    stack = matrices[0].new_zeros(len(matrices), *shape)
+    for place, matrix in zip(stack, matrices, strict=True):
+        place[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return stack
 
 
 def make_optimizers(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:

@@ -66,6 +66,7 @@ class Recipe:
 
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"  # auto: bf16 where it is faster
     compile: bool = False  # torch.compile the network
+    graphs: bool = False  # on a GPU start the network's kernels together, as CUDA graphs
     cache: Literal["ram", "disk", "device", "off"] = "ram"  # where decoded images are kept
     workers: int | None = None  # processes that make batches
     save_minutes: float = 10.0  # between saved states within an epoch
@@ -120,7 +121,10 @@ def _between(when: tuple[float, float, float], share: float) -> float:
 LENGTHS = ("epochs", "steps", "minutes")
 # What a run that goes on may have otherwise than it began: how long it is, and how it uses the
 # machine. (With another `accumulate` batch norms see other parts; `cache` device rounds otherwise.)
-CHANGEABLE = (*LENGTHS, "accumulate", "workers", "cache", "save_minutes", "tensorboard")
+CHANGEABLE = (
+    *LENGTHS,
+    *("accumulate", "workers", "cache", "graphs", "save_minutes", "tensorboard"),
+)
 KINDS: dict[str, Any] = {field.name: field.type for field in fields(Recipe)}
 
 # What suits a model where neither recipe nor command line says otherwise.

@@ -17,7 +17,7 @@ from vovnet.train.defaults import equal_parts
 from vovnet.train.recipe import Recipe
 from vovnet.train.watch import DivergedError
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LEAST_SCALE = 1.0  # of fp16's loss: below, it is not the scale that makes gradients overflow
 
 
@@ -68,7 +68,7 @@ class Stepper:
         detector = self.detector
         pixels, targets = part.to(self.device)
         images = detector.input_spec.normalize(pixels)
-        dtype = _AUTOCAST.get(self.recipe.amp)
+        dtype = AUTOCAST.get(self.recipe.amp)
         with self._without_sync(last):
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 outputs = self.forward(images)
