@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from vovnet.models import create_detector
+from vovnet.train import optimizers
 from vovnet.train.optimizers import Muon, make_optimizers, orthogonalize
 from vovnet.train.recipe import Recipe
 
@@ -133,3 +134,21 @@ def test_weight_decay_falls_on_kernels_only(optimizer):
 def test_a_network_without_biases_or_norms_needs_one_group():
     [adamw] = make_optimizers(nn.Linear(3, 2, bias=False), recipe())
     assert [len(group["params"]) for group in adamw.param_groups] == [1]
+
+
+def test_rows_and_columns_of_zeros_change_nothing(monkeypatch):
+    """A GPU takes kernels of different shapes together, filled up to the next powers of two."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(12, 5, 3, 3), (16, 6, 3, 3), (9, 20, 1, 1)]
+    kernels = [torch.randn(shape, generator=generator) for shape in shapes]
+    gradients = [torch.randn(shape, generator=generator) for shape in shapes]
+    found = []
+    for padded in (False, True):
+        if padded:
+            monkeypatch.setattr(optimizers, "_padded_shape", lambda matrix: (16, 64))
+        parameters = [nn.Parameter(kernel.clone()) for kernel in kernels]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        Muon(parameters, 0.1, dtype=torch.float32).step()
+        found.append(parameters)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)

@@ -171,7 +171,9 @@ class ResidentLoader:
         if plan is None:
             return None
         with torch.cuda.stream(stream):
-            return self._batch(plan), stream.record_event()
+            batch, made = self._batch(plan), torch.cuda.Event()
+            made.record(stream)
+        return batch, made
 
     def _batch(self, plan: Plan) -> Batch:
         images, device = self.images.pixels, self._fill.device

@@ -58,11 +58,11 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure")
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
+            parameters: list[Tensor] = [p for p in group["params"] if p.grad is not None]
             if parameters:
                 self._update(parameters, group)
 
-    def _update(self, parameters: list[nn.Parameter], group: dict) -> None:
+    def _update(self, parameters: list[Tensor], group: dict) -> None:
         directions = [d.flatten(1) for d in self._directions(parameters, group["momentum"])]
         # Kernels of about one shape are orthogonalised together: many small products are slow.
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -78,9 +78,9 @@ class Muon(torch.optim.Optimizer):
                 scale = -group["lr"] * 0.2 * math.sqrt(max(rows, columns))
                 parameter.add_(step.reshape(parameter.shape), alpha=scale)
 
-    def _directions(self, parameters: list[nn.Parameter], momentum: float) -> Sequence[Tensor]:
+    def _directions(self, parameters: list[Tensor], momentum: float) -> Sequence[Tensor]:
         """The gradients with Nesterov momentum."""
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
