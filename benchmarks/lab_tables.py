@@ -260,7 +260,9 @@ def write_results(rows: Sequence[BenchRow], out: Path, *, html: bool) -> None:
     (out / f"{name}_machine.json").write_text(machine + "\n")
     if html:
         models = ["vovnet39", "resnet50", "densenet201"]
-        layers = layers_of([m for m in models if any(r.model == m for r in rows)], None, None, 1)
+        layers = layers_of(
+            [m for m in models if any(r.model == m for r in rows)], None, None, rows[0].batch
+        )
         plain = [row.to_dict() for row in rows]
         title = f"The paper's networks on {device_name(rows[0])}"
         write_report(out / f"{name}.html", plain, layers=layers, title=title)

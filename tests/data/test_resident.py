@@ -12,6 +12,7 @@ from vovnet.data._common import make_record
 from vovnet.data.cache import ImageCache
 from vovnet.data.draws import EpochBatches, Plan
 from vovnet.data.loader import Batch, TrainSamples, train_loader
+from vovnet.data.place import Place
 from vovnet.data.record import Dataset
 from vovnet.data.resident import ResidentImages, _drawn, resident_loader
 from vovnet.data.ssd import SSDAugment
@@ -120,6 +121,15 @@ def test_a_single_image_without_objects(dataset):
     [(pixels, targets)] = resident_loader(made, source, LONGEST, CPU)
     assert pixels.shape == (1, 32, 32, 3)
     assert targets[0].boxes.shape == (0, 4)
+
+
+def test_a_batch_that_shows_no_image_at_all(dataset, monkeypatch):
+    """As a crop beside the expanded image does."""
+    monkeypatch.setattr(Place, "spans", lambda *_: None)
+    augment = SSDAugment()
+    loader = resident_loader(samples(dataset, augment), batches(0, 0), LONGEST, CPU)
+    pixels, _ = next(iter(loader))
+    assert (pixels == torch.tensor(augment.fill)).all()
 
 
 def test_images_take_no_more_room_than_the_largest_needs(dataset):

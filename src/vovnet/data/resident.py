@@ -121,7 +121,7 @@ class BatchPlans(TorchDataset):
         objects = [one.objects(_blank(size, size)) for one in made]
         return Plan(
             size,
-            torch.tensor(parts, dtype=torch.float32).view(-1, _PART),
+            torch.tensor(parts, dtype=torch.float32).view(len(parts), _PART),
             torch.tensor([picture.layout.colours for picture in pictures], dtype=torch.float32),
             torch.tensor(list(_mix(made)), dtype=torch.float32),
             torch.from_numpy(np.concatenate([sample.boxes for sample in objects])),
@@ -141,6 +141,8 @@ class ResidentLoader:
         self.plans = plans
         self.augment = augment
         self._fill = images.pixels.new_tensor(augment.fill).view(3, 1, 1).float()
+        # One for all epochs: what a stream has freed, only it uses again.
+        self._stream = torch.cuda.Stream(images.pixels.device) if images.pixels.is_cuda else None
 
     def __len__(self) -> int:
         return len(self.plans)
@@ -150,11 +152,11 @@ class ResidentLoader:
         self.plans.close()
 
     def __iter__(self) -> Iterator[Batch]:
-        if not self.images.pixels.is_cuda:
+        stream = self._stream
+        if stream is None:
             yield from map(self._batch, self.plans)
             return
         # A thread tells the device to make the next batch, beside what it is told for this one.
-        stream = torch.cuda.Stream(self.images.pixels.device)
         stream.wait_stream(torch.cuda.current_stream(stream.device))  # which brought the images
         plans = iter(self.plans)
         with ThreadPoolExecutor(1) as pool:

@@ -166,8 +166,8 @@ def _threads(count: int | None) -> Iterator[int]:
 
 @contextmanager
 def _as_deployed() -> Iterator[None]:
-    """cuDNN chooses the fastest kernels for each shape, as in use, and float32 is float32: on its
-    own, torch lets a GPU's convolutions round to TF32."""
+    """cuDNN chooses the fastest kernels for each shape, as a service would have it do, and float32
+    is float32: on its own, torch lets a GPU's convolutions round to TF32."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.allow_tf32
     cudnn.benchmark, cudnn.allow_tf32 = True, False

@@ -43,7 +43,9 @@ def peak_memory(
     Not measured, with the reason, where the child fails, the network cannot be sent to it, or the
     runtime allocates where nobody counts.
     """
-    if not device.startswith("cpu") and RUNTIMES[runtime].from_network is None:
+    # A CUDA graph takes its memory while it is recorded, and shows none of it when it runs.
+    hidden = RUNTIMES[runtime].from_network is None or runtime == "cuda_graph"
+    if not device.startswith("cpu") and hidden:
         return not_measured("byte", f"{runtime} allocates outside torch's counters", _TORCH_CUDA)
     method = _HOST if device == "cpu" else _TORCH_CUDA
     job = {"side": target.imgsz, "batch": batch, "runtime": runtime, "precision": precision}

@@ -37,7 +37,7 @@ def open_cuda_graph(network: nn.Module, example: Tensor, settings: Settings) -> 
     """Channels-last, its kernels recorded once and started together: without it, a GPU waits for
     Python in small batches."""
     flat = _flat(network, settings).to(memory_format=torch.channels_last)
-    images = example.to(settings.device).contiguous(memory_format=torch.channels_last)
+    images = example.to(settings.device).clone(memory_format=torch.channels_last)  # ours alone
     recording = torch.cuda.Stream(settings.device)
     recording.wait_stream(torch.cuda.current_stream(settings.device))
     with converting("a CUDA graph"), torch.cuda.stream(recording):

@@ -25,7 +25,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Move the average towards `network`; integer buffers are copied."""
+        """Move the average towards `network`; integer buffers are copied.
+
+        Neither network may be moved to another device or type between two updates.
+        """
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         if network is not self._source:

@@ -37,7 +37,10 @@ class GraphedNetwork(nn.Module):
         buffers = list(self.network.buffers())
         before = [buffer.clone() for buffer in buffers]
         on = self.dtype is not None
-        with torch.autocast("cuda", self.dtype, enabled=on, cache_enabled=False):
+        with (
+            torch.cuda.device(device),  # whose streams are recorded
+            torch.autocast("cuda", self.dtype, enabled=on, cache_enabled=False),
+        ):
             recorded = torch.cuda.make_graphed_callables(
                 _Passes(self.network), (images,), allow_unused_input=True
             )

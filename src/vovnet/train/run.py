@@ -78,8 +78,6 @@ def run_training(
     target = usable_device(device)  # before the data, which can take minutes to read
     if target.type == "cpu":
         keep_freed_memory()
-    elif target.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # thousands of steps of few shapes
     tell = on_note or (lambda line: None)
     dataset = open_training_data(recipe)
     for line in problem_lines(dataset):
@@ -90,6 +88,8 @@ def run_training(
     if recipe.weights is not None and not resume:
         tell(f"{recipe.weights}: {begin_from(recipe.weights, detector)}")
     detector.to(target)
+    # Thousands of steps of few shapes; a second stage's shapes follow the images.
+    torch.backends.cudnn.benchmark = target.type == "cuda" and detector.criterion is not None
     truth = _validation_data(recipe, detector)
     figures = (*_FIGURES, *(_MASK_FIGURES if detector.masks else ()))
     if recipe.metric not in figures:
