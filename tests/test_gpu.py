@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vovnet.data.cache import open_cache
-from vovnet.data.draws import EpochBatches, Plan
+from vovnet.data.draws import EpochBatches, EpochPlan
 from vovnet.data.loader import TrainSamples
 from vovnet.data.open import open_dataset
 from vovnet.data.resident import resident_loader
@@ -81,7 +81,7 @@ def test_batches_are_those_of_the_cpu(voc, augment):
     mosaic = 0.5 * isinstance(augment, ZoomAugment)
     found = []
     for device in (CPU, GPU):
-        source = EpochBatches(8, 4, 3, lambda _: Plan(64, mosaic, mosaic))
+        source = EpochBatches(8, 4, 3, lambda _: EpochPlan(64, mosaic, mosaic))
         with closing(resident_loader(made, source, 96, device, workers=2)) as loader:
             found.append(list(loader))
     for one, other in zip(*found, strict=True):
@@ -109,8 +109,12 @@ def test_trains_and_resumes(voc, tmp_path, amp, cache):
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16"])
-def test_recorded_passes_train_as_called_ones_do(exact, voc, tmp_path, amp):
+def test_recorded_passes_train_as_called_ones_do(exact, voc, tmp_path, amp, monkeypatch):
     """Two sizes of input, so that there are two recordings."""
+    replayed, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda graph: (replayed.append(graph), replay(graph))
+    )
     values = {"model": "vovdet_nano", "data": [f"{voc}@train"], "epochs": 4, "batch": 4}
     values |= {"imgsz": 64, "resolution": [[0.5, 32]], "amp": amp, "workers": 0, "lr": 1e-4}
     losses = []
@@ -119,6 +123,7 @@ def test_recorded_passes_train_as_called_ones_do(exact, voc, tmp_path, amp):
         run_training(recipe_from_dict(values | {"graphs": graphs}), folder, device="cuda")
         rows = CsvSink(folder / "results.csv", keep=True).rows
         losses.append([value for row in rows for value in (row["loss_class"], row["loss_box"])])
+        assert len(set(replayed)) == 4  # forward and back, of each size
     assert losses[0] == pytest.approx(losses[1], rel=5e-3 if amp == "off" else 3e-2)
 
 

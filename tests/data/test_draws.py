@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vovnet.data._common import make_record
-from vovnet.data.draws import Draw, EpochBatches, Plan, repeat_factors
+from vovnet.data.draws import Draw, EpochBatches, EpochPlan, repeat_factors
 from vovnet.errors import VovnetError
 
 examples = settings(deadline=None, max_examples=60)
@@ -16,7 +16,9 @@ examples = settings(deadline=None, max_examples=60)
 def batches(
     length: int, batch: int, *, seed: int = 0, mosaic: float = 0.0, mixup: float = 0.0, **more
 ) -> EpochBatches:
-    return EpochBatches(length, batch, seed, lambda e: Plan(64 + 32 * e, mosaic, mixup), **more)
+    return EpochBatches(
+        length, batch, seed, lambda e: EpochPlan(64 + 32 * e, mosaic, mixup), **more
+    )
 
 
 def drawn(source: EpochBatches, epoch: int) -> list[list[Draw]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vovnet.data.cache import ImageCache
-from vovnet.data.draws import EpochBatches, Plan
+from vovnet.data.draws import EpochBatches, EpochPlan
 from vovnet.data.loader import TrainSamples, train_loader
 from vovnet.data.open import open_dataset
 from vovnet.data.record import Dataset
@@ -25,7 +25,7 @@ def samples(
 
 def loaded(made: TrainSamples, workers: int, epochs: tuple[int, ...], mosaic: float) -> list:
     source = EpochBatches(
-        len(made.dataset), 4, 0, lambda epoch: Plan(32 + 32 * (epoch % 2), mosaic)
+        len(made.dataset), 4, 0, lambda epoch: EpochPlan(32 + 32 * (epoch % 2), mosaic)
     )
     found = []
     with closing(train_loader(made, source, workers)) as loader:
@@ -60,7 +60,7 @@ def test_samples_do_not_depend_on_workers_or_on_what_came_before(voc, augment):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_another_thread_may_ask_for_the_batches(voc):
     """As a GPU's loader does; workers that it forked itself would end with an error."""
-    source = EpochBatches(8, 4, 0, lambda _: Plan(32))
+    source = EpochBatches(8, 4, 0, lambda _: EpochPlan(32))
     with (
         closing(train_loader(samples(open_dataset(voc, "train")), source, 2)) as loader,
         ThreadPoolExecutor(1) as pool,
@@ -125,7 +125,7 @@ def test_mixed_pictures_hold_the_objects_of_both(voc, augment):
     made = samples(open_dataset(voc, "train"), augment)
     found = {}
     for mixup in (0.0, 1.0):
-        source = EpochBatches(8, 4, 0, lambda _, mixup=mixup: Plan(64, 0.0, mixup))
+        source = EpochBatches(8, 4, 0, lambda _, mixup=mixup: EpochPlan(64, 0.0, mixup))
         found[mixup] = [
             target for batch in train_loader(made, source, 0) for target in batch.targets
         ]

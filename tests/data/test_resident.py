@@ -1,3 +1,4 @@
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,11 @@ from PIL import Image
 from vovnet.data import ssd
 from vovnet.data._common import make_record
 from vovnet.data.cache import ImageCache
-from vovnet.data.draws import EpochBatches, Plan
+from vovnet.data.draws import EpochBatches, EpochPlan
 from vovnet.data.loader import Batch, TrainSamples, train_loader
 from vovnet.data.place import Place
 from vovnet.data.record import Dataset
-from vovnet.data.resident import ResidentImages, _drawn, resident_loader
+from vovnet.data.resident import ResidentImages, _drawn, one_ahead, resident_loader
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment
 from vovnet.device import free_memory
@@ -51,7 +52,7 @@ def samples(dataset: Dataset, augment=None, **more) -> TrainSamples:
 
 
 def batches(mosaic: float, mixup: float, size: int = 64) -> EpochBatches:
-    return EpochBatches(8, 4, 3, lambda _: Plan(size, mosaic, mixup))
+    return EpochBatches(8, 4, 3, lambda _: EpochPlan(size, mosaic, mixup))
 
 
 def both(made: TrainSamples, mosaic: float, mixup: float) -> list[tuple[Batch, Batch]]:
@@ -117,7 +118,7 @@ def test_batches_repeat_and_go_on_in_the_middle(dataset):
 def test_a_single_image_without_objects(dataset):
     record = make_record(dataset.records[0].path, 0, (90, 120), [])
     made = samples(replace(dataset, records=(record,)))
-    source = EpochBatches(1, 4, 0, lambda _: Plan(32, 1.0, 1.0))
+    source = EpochBatches(1, 4, 0, lambda _: EpochPlan(32, 1.0, 1.0))
     [(pixels, targets)] = resident_loader(made, source, LONGEST, CPU)
     assert pixels.shape == (1, 32, 32, 3)
     assert targets[0].boxes.shape == (0, 4)
@@ -162,3 +163,28 @@ def test_an_unreadable_image_stops_with_its_name(dataset, tmp_path):
     broken = replace(dataset, records=(*dataset.records, lost))
     with pytest.raises(VovnetError, match=r"lost\.png: no such file"):
         ResidentImages(broken, LONGEST, CPU)
+
+
+def test_one_ahead_takes_the_next_item_while_one_is_in_use():
+    taken = [threading.Event() for _ in range(3)]
+    made = one_ahead(event.set() or number for number, event in enumerate(taken))
+    assert next(made) == 0
+    assert taken[1].wait(10)
+    assert not taken[2].is_set()
+    assert list(made) == [1, 2]
+
+
+def test_one_ahead_passes_errors_on_and_ends_its_thread_when_left():
+    def failing():
+        yield 1
+        raise VovnetError("no more")
+
+    made = one_ahead(failing())
+    assert next(made) == 1
+    with pytest.raises(VovnetError, match="no more"):
+        next(made)
+    before = threading.active_count()
+    left = one_ahead(iter(range(100)))
+    assert next(left) == 0
+    left.close()
+    assert threading.active_count() == before

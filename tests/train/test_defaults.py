@@ -107,3 +107,9 @@ def test_the_memory_of_an_image_is_near_what_a_step_takes(name):
     total = sum(n for place, n in storages.items() if place not in own)
     assert bytes_per_image(detector, size) == pytest.approx(total, rel=0.02)
     del outputs
+
+
+@pytest.mark.parametrize("together", [{"batch": 4, "accumulate": 2}, {"compile": True}])
+def test_graphs_that_cannot_be_recorded_are_told_of(together):
+    with pytest.raises(VovnetError, match=r"recipe: graphs .*; (leave|keep)"):
+        settle(recipe(graphs=True, **together), 1000, CPU)

@@ -34,7 +34,7 @@ def mixing_weight(rng: np.random.Generator) -> float:
     return float(rng.beta(8.0, 8.0))
 
 
-class Plan(NamedTuple):
+class EpochPlan(NamedTuple):
     """An epoch's input size in pixels and the shares of mosaics and of mixed pictures."""
 
     size: int
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 
 
 class EpochBatches(Sampler):
-    """Batches of draws for one epoch after another; `plan` gives an epoch's `Plan`.
+    """Batches of draws for one epoch after another; `plan` gives an epoch's `EpochPlan`.
 
     `batch` is that of all `world` processes; process `rank` gets its share of each, so that
     together they see what a single one would. The last, smaller batch is dropped unless it is the
@@ -59,7 +59,7 @@ class EpochBatches(Sampler):
         length: int,
         batch: int,
         seed: int,
-        plan: Callable[[int], Plan],
+        plan: Callable[[int], EpochPlan],
         *,
         repeats: Sequence[float] | np.ndarray | None = None,
         rank: int = 0,

@@ -9,7 +9,7 @@ filter that Pillow resizes with.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,8 +29,10 @@ from vovnet.device import free_memory
 from vovnet.errors import VovnetError
 from vovnet.losses import Target
 
+Item = TypeVar("Item")
+
 _MOST = 0.75  # of the free memory; the network wants some too
-_PART = 14  # numbers about a part of a picture; see `Plan`
+_PART = 14  # numbers about a part of a picture; see `BatchPlan`
 
 
 class ResidentImages:
@@ -82,7 +84,7 @@ def _blank(height: int, width: int) -> np.ndarray:
     return np.broadcast_to(np.uint8(0), (height, width, 3))
 
 
-class Plan(NamedTuple):
+class BatchPlan(NamedTuple):
     """What the device needs to know of a batch, on the CPU.
 
     `parts` is P×14: index of the image, number of the picture it is part of, then for x and y the
@@ -102,14 +104,14 @@ class Plan(NamedTuple):
 
 
 class BatchPlans(TorchDataset):
-    """Makes the `Plan` of a batch's draws; `samples` have no pixels, only a shape of them."""
+    """Makes the `BatchPlan` of a batch's draws; `samples` have no pixels, only a shape of them."""
 
     def __init__(self, samples: Sequence[Sample], augment: Augment, seed: int) -> None:
         self.samples = samples
         self.augment = augment
         self.seed = seed
 
-    def __getitem__(self, index: Sequence[Draw]) -> Plan:
+    def __getitem__(self, index: Sequence[Draw]) -> BatchPlan:
         """The plan, on the CPU."""
         count, size = len(self.samples), index[0].size
         made = [
@@ -119,7 +121,7 @@ class BatchPlans(TorchDataset):
         pictures = [picture for one in made for picture in one.pictures]
         parts = [row for number, picture in enumerate(pictures) for row in _parts(number, picture)]
         objects = [one.objects(_blank(size, size)) for one in made]
-        return Plan(
+        return BatchPlan(
             size,
             torch.tensor(parts, dtype=torch.float32).view(len(parts), _PART),
             torch.tensor([picture.layout.colours for picture in pictures], dtype=torch.float32),
@@ -133,7 +135,7 @@ class BatchPlans(TorchDataset):
 class ResidentLoader:
     """Iterates over `Batch`es whose tensors lie on the images' device, like `train_loader`'s.
 
-    `plans` iterates over a batch's `Plan` after the other.
+    `plans` iterates over a batch's `BatchPlan` after the other.
     """
 
     def __init__(self, images: ResidentImages, plans: TrainLoader, augment: Augment) -> None:
@@ -156,28 +158,22 @@ class ResidentLoader:
         if stream is None:
             yield from map(self._batch, self.plans)
             return
-        # A thread tells the device to make the next batch, beside what it is told for this one.
         stream.wait_stream(torch.cuda.current_stream(stream.device))  # which brought the images
-        plans = iter(self.plans)
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._beside, plans, stream)
-            while (made := coming.result()) is not None:
-                coming = pool.submit(self._beside, plans, stream)
-                yield _taken_over(*made)
+        # A thread tells the device to make the next one, beside what it is told for this one.
+        for batch, made in one_ahead(self._made_on(stream, iter(self.plans))):
+            yield _taken_over(batch, made)
 
-    def _beside(
-        self, plans: Iterator[Plan], stream: torch.cuda.Stream
-    ) -> tuple[Batch, torch.cuda.Event] | None:
-        """The next batch, made on `stream`, and when it is."""
-        plan = next(plans, None)
-        if plan is None:
-            return None
-        with torch.cuda.stream(stream):
-            batch, made = self._batch(plan), torch.cuda.Event()
-            made.record(stream)
-        return batch, made
+    def _made_on(
+        self, stream: torch.cuda.Stream, plans: Iterator[BatchPlan]
+    ) -> Iterator[tuple[Batch, torch.cuda.Event]]:
+        """Batches made on `stream`, and when they are."""
+        for plan in plans:
+            with torch.cuda.stream(stream):
+                batch, made = self._batch(plan), torch.cuda.Event()
+                made.record(stream)
+            yield batch, made
 
-    def _batch(self, plan: Plan) -> Batch:
+    def _batch(self, plan: BatchPlan) -> Batch:
         images, device = self.images.pixels, self._fill.device
         parts, colours, mix, boxes, labels = (_sent(tensor, device) for tensor in plan[1:6])
         # Half precision keeps eighths of a grey value, and tensor cores are much faster with it.
@@ -193,6 +189,15 @@ class ResidentLoader:
         pixels = pictures.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         objects = zip(boxes.split(plan.counts), labels.split(plan.counts), strict=True)
         return Batch(pixels, [Target(*pair) for pair in objects])
+
+
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, each taken by a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def _taken_over(batch: Batch, made: torch.cuda.Event) -> Batch:
@@ -244,8 +249,8 @@ def _drawn(
 def _weights(axis: Tensor, size: int, length: int) -> Tensor:
     """How much of each of the `length` source pixels each of the input's shows: P×size×length.
 
-    `axis` is P×6, as in `Plan`. A triangle as wide as a source pixel or an input pixel, whichever
-    is larger, as in Pillow's bilinear resizing.
+    `axis` is P×6, as in `BatchPlan`. A triangle as wide as a source pixel or an input pixel,
+    whichever is larger, as in Pillow's bilinear resizing.
     """
     first, last, start, end, source, flipped = axis[:, :, None].unbind(1)
     at = torch.arange(size, device=axis.device) + 0.5

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from vovnet import __version__
+from vovnet.limits import usable_cores
 
 # Import name -> distributions that provide it, the first installed one counts.
 _OPTIONAL = {
@@ -36,7 +37,7 @@ def environment() -> dict[str, Any]:
         "cpu": {
             "model": _cpu_model(),
             "cores": os.cpu_count(),
-            "usable_cores": _usable_cores(),
+            "usable_cores": usable_cores(),
             "torch_threads": torch.get_num_threads(),
             "capability": torch.backends.cpu.get_cpu_capability(),
             "flags": _cpu_flags(),
@@ -62,14 +63,6 @@ def _cpu_model() -> str | None:
         return platform.processor() or None
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or None)
-
-
-def _usable_cores() -> int | None:
-    """The cores that this process may run on: fewer than `cores` under taskset or cpusets."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # Linux only
-        return None
 
 
 def _cpu_flags() -> list[str]:

@@ -31,7 +31,8 @@ def settle(
     as it did. `images` are those to train on; the memory that `detector` takes decides about the
     parts of a step.
 
-    Raises `VovnetError` if the batch cannot be shared out among the processes.
+    Raises `VovnetError` if the batch cannot be shared out among the processes, or takes more parts
+    than CUDA graphs can be recorded of.
     """
     usual, rate = usual_step(recipe.model, recipe.optimizer)
     if recipe.weights is not None:
@@ -57,6 +58,11 @@ def settle(
         room = free / bytes_per_image(detector, size)
         parts = _parts(batch // processes, max(room, 2.0))
     values["accumulate"] = parts
+    if recipe.graphs and parts * processes > 1:
+        raise VovnetError(
+            f"recipe: graphs are for a batch that one process computes at once, not {processes} in "
+            f"{parts} parts each; leave graphs out, or give a smaller --batch"
+        )
     if recipe.epochs is None and recipe.steps is None and recipe.minutes is None:
         values["epochs"] = _epochs(recipe, images)
     # Two processes may see other machines, or time a trial differently.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class GraphedNetwork(nn.Module):
-    """Calls `network` through graphs for inputs of the shapes that were recorded, else directly.
+    """Calls `network` through graphs for inputs of the shape that was recorded, else directly.
 
     Outputs and gradients lie in memory that the next call writes again, so a step may have one
     call. Recording computes as autocast in `dtype` does (None: not at all).
@@ -21,18 +21,20 @@ class GraphedNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.dtype = dtype
-        self._passes: dict[tuple[int, ...], Any] = {}
+        self._passes: dict[tuple[int, ...], Any] = {}  # one at most
 
     def record(self, count: int, size: int) -> None:
-        """Record the passes for `count` images of size×size pixels, unless they are already.
+        """Record the passes for `count` images of size×size pixels, unless they are already. They
+        replace those recorded before.
 
         Nothing else may use the GPU meanwhile, not even another thread of this process.
         """
-        device = next(self.network.parameters()).device
-        images = torch.zeros(count, 3, size, size, device=device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        if tuple(images.shape) in self._passes:
+        shape = (count, 3, size, size)
+        if shape in self._passes:
             return
+        self._passes.clear()
+        device = next(self.network.parameters()).device
+        images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
         # The passes before recording must leave the statistics of batch norms as they are.
         buffers = list(self.network.buffers())
         before = [buffer.clone() for buffer in buffers]
@@ -46,7 +48,7 @@ class GraphedNetwork(nn.Module):
             )
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
-        self._passes[tuple(images.shape)] = recorded
+        self._passes[shape] = recorded
 
     def forward(self, images: Tensor) -> Any:
         """The network's outputs; see the class for how long they are there."""

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vovnet.data.cache import open_cache
-from vovnet.data.draws import EpochBatches, Plan, repeat_factors
+from vovnet.data.draws import EpochBatches, EpochPlan, repeat_factors
 from vovnet.data.loader import Batch, TrainLoader, TrainSamples, train_loader
 from vovnet.data.record import Dataset
 from vovnet.data.resident import ResidentLoader, resident_loader
@@ -85,7 +85,7 @@ class Run:
         return self.share >= 1 and self.progress.step_of_epoch == 0
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> EpochPlan:
         """The input side of the epoch under way, and its shares of mosaics and mixed pictures.
 
         They are the epoch's: taken up again in its middle, it goes on as it began.
@@ -94,7 +94,7 @@ class Run:
         seconds = self.progress.seconds - self.progress.report.get("seconds", 0.0)
         share = self.length.share(before, seconds)
         size = self.recipe.size_at(share, _full_size(self.detector, self.recipe))
-        return Plan(size, self.recipe.mosaic_at(share), self.recipe.mixup_at(share))
+        return EpochPlan(size, self.recipe.mosaic_at(share), self.recipe.mixup_at(share))
 
     def save(self, report: EpochReport | None = None) -> None:
         """Write the resumable state, with the report of an epoch that is not over."""
@@ -204,7 +204,7 @@ def _callable(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Mo
         )
     if recipe.compile:
         return cast(nn.Module, torch.compile(network))
-    if recipe.graphs and device.type == "cuda" and recipe.accumulate == 1:
+    if recipe.graphs and device.type == "cuda":
         return GraphedNetwork(network, AUTOCAST.get(recipe.amp))
     return network
 

@@ -129,6 +129,8 @@ def _check_together(recipe: Any) -> None:
         raise VovnetError("recipe: milestones belong to schedule multistep; leave one out")
     if sorted(set(recipe.milestones)) != list(recipe.milestones):
         raise VovnetError(f"recipe: milestones {plain(recipe.milestones)} must grow")
+    if recipe.graphs and recipe.compile:
+        raise VovnetError("recipe: graphs and compile both take over the network; keep one of them")
     if recipe.patience and not (recipe.val and recipe.val_every):
         raise VovnetError("recipe: patience needs evaluations; give val and val_every too")
 
