@@ -3,7 +3,7 @@
     python benchmarks/train_throughput.py [--data ../shared/data/voc2007@fit]
         [--model ssd300-mobilenet_v1 dsod300-vovnet27_slim] [--batch 8] [--windows 7] [--steps 8]
         [--device cpu] [--workers N] [--reference-workers N] [--augment zoom] [--cache device]
-        [--out FILE.csv]
+        [--graphs] [--out FILE.csv]
 
 Three contestants train the same network, from the same images, in batches of the same size, by SGD:
 
@@ -64,6 +64,7 @@ def recipe_of(given: argparse.Namespace, **changes: Any) -> Recipe:
         "workers": given.workers,
         "augment": given.augment,
         "cache": given.cache,
+        "graphs": given.graphs,
         "optimizer": "sgd",
         "lr": LR,
         "weight_decay": WEIGHT_DECAY,
@@ -228,7 +229,7 @@ def result(given: argparse.Namespace, model: str, windows: dict[str, list[Window
     """A model's line of the result."""
     rates = {name: [window.rate for window in windows[name]] for name in CONTESTANTS}
     row: dict = {"model": model, "batch": given.batch, "device": given.device}
-    row |= {"augment": given.augment, "cache": given.cache or "ram"}
+    row |= {"augment": given.augment, "cache": given.cache or "ram", "graphs": given.graphs}
     for name in CONTESTANTS:
         row |= spread(f"{name}_images_per_s", rates[name])
         row[f"{name}_wait"] = round(
@@ -255,6 +256,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--reference-workers", type=int, default=workers)
     parser.add_argument("--augment", choices=["ssd", "zoom"], default="ssd", help="of ours")
     parser.add_argument("--cache", help="of ours: ram, disk, device or off (default: ram)")
+    parser.add_argument("--graphs", action="store_true", help="ours as CUDA graphs")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="a CSV file to write instead of printing")
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
