@@ -8,7 +8,7 @@ alike and shows. A competitor that fails keeps its row, with the reason; the oth
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import product
@@ -213,6 +213,11 @@ class _Run:
         if not self.competitors:
             return
         device = next(iter(self.competitors.values())).runner.device
+        # What times a GPU is told to the current one.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            self._rounds_on(device)
+
+    def _rounds_on(self, device: torch.device) -> None:
         roofs = self.roofs = Roofs(device)
         self._open_meter(device)
         for job, competitor in list(self.competitors.items()):

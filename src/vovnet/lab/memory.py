@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,10 @@ def _run(job: dict[str, Any], small: Path, path: Path) -> list[int]:
     # Loads the libraries and starts the threads, which are not the network's.
     with _open(small, {**job, "side": _SMALL}) as runner:
         runner(random_images(job["batch"], _SMALL, device))
-    read, reset = (_peak_on_gpu, _reset_gpu) if device.type == "cuda" else (_peak_here, _reset_here)
+    read, reset = _peak_here, _reset_here
+    if device.type == "cuda":
+        read = partial(torch.cuda.max_memory_allocated, device)
+        reset = partial(torch.cuda.reset_peak_memory_stats, device)
     gc.collect()
     reset()
     baseline = read()
@@ -147,14 +151,6 @@ def _peak_here() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise VovnetError("/proc/self/status has no VmHWM")
-
-
-def _reset_gpu() -> None:
-    torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_on_gpu() -> int:
-    return torch.cuda.max_memory_allocated()
 
 
 if __name__ == "__main__":
