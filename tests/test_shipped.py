@@ -19,8 +19,11 @@ def test_metadata_says_where_weights_come_from(name):
     assert metadata["model"] == name.partition(".")[0]
     assert metadata["licence"]
     assert metadata["command"].startswith("vovnet train")
-    assert metadata["recipe"]["model"] == metadata["model"]
-    assert metadata["epochs_done"] == metadata["recipe"]["epochs"]
+    recipe = metadata["recipe"]
+    assert recipe["model"] == metadata["model"]
+    by_the_clock = recipe["minutes"] is not None  # whose epochs are what the machine made of them
+    assert by_the_clock or metadata["epochs_done"] == recipe["epochs"]
+    assert metadata["epochs_done"] > 0
     assert 0 < metadata["metrics"]["map_50"] < 1
     assert metadata["metrics"]["command"].startswith("vovnet val")
     assert len(metadata["names"]) == len(metadata["category_ids"])
