@@ -193,8 +193,8 @@ def val(
     drop_unknown
         Leave out objects of classes that the model does not know, instead of refusing them.
     """
+    from vovnet.data.finding import finding_lines
     from vovnet.data.open import open_dataset, parse_source
-    from vovnet.data.record import problem_lines
     from vovnet.distributed import is_main, process_group, world_size
     from vovnet.evaluate.run import evaluate
 
@@ -207,11 +207,15 @@ def val(
             path, split or given_split, detector.names, drop_unknown=drop_unknown, purpose="val"
         )
         main = is_main()
-        for line in problem_lines(dataset) if main else ():
+        for line in finding_lines(dataset.findings) if main else ():
             note(line)
         with progress("images", len(dataset) // world_size(), shown=main) as advance:
             metrics = evaluate(detector, dataset, batch=batch, on_images=advance)
-    metrics |= {"weights": weights, "split": dataset.split, "problems": len(dataset.problems)}
+    metrics |= {
+        "weights": weights,
+        "split": dataset.split,
+        "problems": len([f for f in dataset.findings if f.action]),
+    }
     if main and as_json:
         print_json(metrics)
     elif main:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vovnet.data._common import one_line, read_bytes
+from vovnet.data.text import one_line, read_bytes
 from vovnet.errors import DataError
 
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))

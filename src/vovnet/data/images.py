@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vovnet.data._common import Frame, one_line
-from vovnet.errors import DataError, ImageError
+from vovnet.data.frame import ImageHeader
+from vovnet.data.text import one_line
+from vovnet.errors import ImageError
 
 MAX_PIXELS = 64_000_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -38,18 +39,6 @@ _REASONS = {
     errno.EPERM: "permission denied; make it readable for this user",
     errno.ELOOP: "a loop of symbolic links; point the link at a file",
 }
-
-
-class ImageHeader(NamedTuple):
-    """What a file says before its pixels; sizes are (height, width)."""
-
-    size: tuple[int, int]  # as displayed
-    orientation: int  # EXIF's, 1 (upright) to 8: what turns the stored pixels into the picture
-
-    @property
-    def stored(self) -> tuple[int, int]:
-        """The size before `orientation` is applied."""
-        return self.size[::-1] if self.orientation >= 5 else self.size
 
 
 def load_image(
@@ -113,32 +102,6 @@ def opened(path: str | Path) -> Generator[Image.Image, None, None]:
     """Pillow's image of a file, nothing decoded yet; errors of the body become `ImageError`s."""
     with _open_file(path) as file, _header(file, one_line(path)) as image:
         yield image
-
-
-def annotated_frame(
-    path: Path, given: tuple[int, int] | None, where: str, *, check: bool = True
-) -> Frame:
-    """The frame that the boxes of an image are drawn in, going by the size its annotation gives.
-
-    `given` is the (height, width) in the annotation `where`, None if it has none. If it is that
-    of the stored pixels and not of the displayed ones, the boxes are to be turned by the image's
-    EXIF orientation. Orientations 2 to 4 and square images look the same in both, and count as
-    displayed. With `check=False` a given size is taken at its word, and no file is opened.
-
-    Raises `DataError` if `given` is neither size, `ImageError` for an image that cannot be read.
-    """
-    if given is not None and not check:
-        return Frame(given)
-    header = image_header(path)
-    if given is None or given == header.size:
-        return Frame(header.size)
-    if given == header.stored:
-        return Frame(*header)
-    (height, width), (true_height, true_width) = given, header.size
-    raise DataError(
-        f"{where}: says {width}x{height}, but {one_line(path)} is {true_width}x{true_height}; "
-        "correct the width and height, or the boxes too if the image was resized"
-    )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from vovnet.data.mask_code import encode_mask
 from vovnet.data.record import Record
 from vovnet.data.sample import Mask
 from vovnet.errors import DataError
@@ -32,16 +33,9 @@ def _mask(segmentation: Any, path: Path, size: tuple[int, int]) -> Mask:
     if not segmentation:
         return _NONE
     try:
-        rle = coco_mask.fr_py_objects(segmentation, *size)
-        whole = coco_mask.decode(coco_mask.merge(rle) if isinstance(rle, list) else rle)
-    except (ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: a segmentation cannot be read ({reason})") from None
-    if whole.shape != size:
-        raise DataError(
-            f"{path}: a mask of {whole.shape[1]}×{whole.shape[0]} pixels on an image of "
-            f"{size[1]}×{size[0]}"
-        )
+        whole = coco_mask.decode(encode_mask(segmentation, size))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
     if not len(rows):
         return _NONE

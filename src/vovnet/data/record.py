@@ -1,10 +1,12 @@
-"""The one record type that every dataset reader returns."""
+"""The one record type that every data set comes to."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from vovnet.data.finding import Finding
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Record:
     coordinates: a box that covers the whole of a W×H image is (0, 0, W, H). `labels` is N int64,
     0-based into `Dataset.names`. `difficult` (VOC) and `crowd` (COCO) are N bool. N may be 0.
     `size` is (height, width) when the annotation gives it. `segmentations` holds one COCO
-    segmentation (polygons or RLE) per box, or is empty.
+    segmentation (polygons or RLE) per box, [] for a box without, or is empty.
     """
 
     path: Path
@@ -30,22 +32,11 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A fault in an annotation that was mended or skipped while reading.
-
-    `where` names the file and the object ("000005.xml object 3"), `what` the fault,
-    `action` is "clipped" (a box to its image), "skipped" (a line, an object or an image was left
-    out) or "turned" (boxes drawn on the stored pixels, into the image as its EXIF displays it).
-    """
-
-    where: str
-    what: str
-    action: str
-
-
-@dataclass(frozen=True)
 class Dataset:
-    """The records of one split, with class names and the source's category ids."""
+    """The records of one split, with class names and the source's category ids.
+
+    `findings` are the faults that were met, with what was done about each.
+    """
 
     root: Path
     split: str
@@ -53,17 +44,10 @@ class Dataset:
     names: tuple[str, ...]
     records: tuple[Record, ...]
     category_ids: tuple[int, ...] = ()
-    problems: tuple[Problem, ...] = field(default=())
+    findings: tuple[Finding, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.records)
-
-
-def problem_lines(dataset: Dataset, limit: int = 10) -> list[str]:
-    """The first `limit` problems of a dataset, a line each, and how many more there are."""
-    lines = [f"{p.action}: {p.where}: {p.what}" for p in dataset.problems[:limit]]
-    more = len(dataset.problems) - limit
-    return [*lines, f"... and {more} more problems in {dataset.root}"] if more > 0 else lines
 
 
 def trained(record: Record, difficult: bool) -> np.ndarray:

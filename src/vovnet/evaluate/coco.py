@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from vovnet.data.mask_code import encode_mask
 from vovnet.data.record import Record
 from vovnet.detections import Detections
 from vovnet.errors import DataError
@@ -167,12 +168,10 @@ def _rle(segmentation: Any, truth: Record) -> tuple[dict[str, Any], float]:
     if truth.size is None:
         raise ValueError("segm needs the size of every image")
     try:
-        rle = mask.fr_py_objects(segmentation, *truth.size)
-        rle = mask.merge(rle) if isinstance(rle, list) else rle
-        return rle, float(mask.area(rle))
-    except (ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{truth.path}: a segmentation cannot be read ({reason})") from None
+        rle = encode_mask(segmentation, truth.size)
+    except DataError as error:
+        raise DataError(f"{truth.path}: {error}") from None
+    return rle, float(mask.area(rle))
 
 
 def _check_masks(truths: Sequence[Record]) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 import yaml
 
-from vovnet.data.open import merge_datasets, open_dataset, parse_source
-from vovnet.data.record import Dataset, problem_lines
+from vovnet.data.finding import finding_lines
+from vovnet.data.names import merge_datasets
+from vovnet.data.open import open_dataset, parse_source
+from vovnet.data.record import Dataset
 from vovnet.device import keep_freed_memory, usable_device
 from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import UnknownNameError, VovnetError
@@ -80,7 +82,7 @@ def run_training(
         keep_freed_memory()
     tell = on_note or (lambda line: None)
     dataset = open_training_data(recipe)
-    for line in problem_lines(dataset):
+    for line in finding_lines(dataset.findings):
         tell(line)
     if resume and is_main():
         check_data(folder, dataset)  # before anything is chosen by it, or written

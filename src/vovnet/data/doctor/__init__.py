@@ -2,8 +2,9 @@
 
 from vovnet.data.doctor.copy import write_clean_copy
 from vovnet.data.doctor.examine import PIXELS_UP_TO, Examined, examine
-from vovnet.data.doctor.kinds import KINDS, Kind
-from vovnet.data.doctor.report import Finding, Report
+from vovnet.data.doctor.report import Report
+from vovnet.data.finding import Finding
+from vovnet.data.kinds import KINDS, Kind
 
 __all__ = [
     "KINDS",

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vovnet.data._common import one_line
 from vovnet.data.doctor.examine import Examined
 from vovnet.data.doctor.image_checks import Pictured
 from vovnet.data.doctor.mend import Kept, mend_image
-from vovnet.data.doctor.report import Finding
 from vovnet.data.doctor.write import write_coco, write_voc, write_yolo
+from vovnet.data.finding import Finding
+from vovnet.data.text import one_line
 from vovnet.errors import DataError
 
 _WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
@@ -29,7 +29,7 @@ def write_clean_copy(examined: Examined, dest: str | Path) -> tuple[Finding, ...
     `DataError` for a `dest` that cannot be used, and if no image is left.
     """
     dest, raw = Path(os.path.abspath(dest)), examined.raw
-    _check_dest(dest, raw.root)
+    _check_dest(dest, raw.home)
     images = _kept(examined)
     leaks = {(f.split, f.image) for f in examined.report.findings if f.id == "VD401"}
     splits: dict[str, list[Kept]] = {}

@@ -4,24 +4,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vovnet.data._common import one_line, unknown_split
-from vovnet.data.doctor.box_checks import BOX_CHECKS, Placed, repeated, written_as_corners
+from vovnet.data.doctor.box_checks import BOX_CHECKS, repeated
 from vovnet.data.doctor.image_checks import IMAGE_CHECKS, Pictured
 from vovnet.data.doctor.probe import Facts, Track, default_workers, probe_files
-from vovnet.data.doctor.raw import Layout, RawSet, read_as_corners
-from vovnet.data.doctor.raw_coco import read_raw_coco
-from vovnet.data.doctor.raw_voc import read_raw_voc
-from vovnet.data.doctor.raw_yolo import read_raw_yolo
-from vovnet.data.doctor.report import Finding, Report, by_severity
+from vovnet.data.doctor.report import Report
 from vovnet.data.doctor.set_checks import SET_CHECKS
-from vovnet.data.open import find_source, match_split
-from vovnet.data.yolo import find_yaml, folder_splits
+from vovnet.data.finding import Finding, by_severity
+from vovnet.data.formats import Source, find_source, read_source
+from vovnet.data.formats.yolo import find_yaml, folder_splits
+from vovnet.data.open import choose_split
+from vovnet.data.placing import Placed, written_as_corners
+from vovnet.data.raw import RawSet, read_as_corners, read_without_points
+from vovnet.data.text import one_line
 from vovnet.errors import DataError
 
 PIXELS_UP_TO = 20_000
 """Images of a set whose pixels are read without being asked to: about a minute's work."""
-
-_READERS = {"voc": read_raw_voc, "coco": read_raw_coco, "yolo": read_raw_yolo}
 
 
 class Examined(NamedTuple):
@@ -50,13 +48,15 @@ def examine(
     path that holds no set, and for a split that it does not have, `DataError` is raised.
     """
     path = Path(path)
-    layout, wanted = _look(path, splits)
-    raw = _READERS[layout](path, wanted)
+    source, wanted = _look(path, splits)
+    raw = read_source(source, wanted)
     paths = {image.path for image in raw.images() if image.path is not None}
     if pixels is None:
         pixels = len(paths) <= PIXELS_UP_TO
     workers = workers or default_workers()
     facts = probe_files(sorted(paths), pixels=pixels, workers=workers, track=track)
+    if any(finding.id == "VD612" for finding in raw.findings):
+        raw = read_without_points(raw)
     every = list(_placed(raw, facts))
     if written_as_corners(every):
         raw = read_as_corners(raw)
@@ -67,7 +67,7 @@ def examine(
     findings += [finding for check in SET_CHECKS for finding in check(raw, facts)]
     report = Report(
         data=one_line(path),
-        layout=layout,
+        layout=raw.layout,
         splits={one_line(split): len(images) for split, images in raw.splits.items()},
         images=sum(1 for _ in raw.images()),
         boxes=sum(len(image.boxes) for image in raw.images()),
@@ -77,22 +77,17 @@ def examine(
     return Examined(raw, facts, report)
 
 
-def _look(path: Path, splits: Sequence[str]) -> tuple[Layout, list[str]]:
-    """The layout, and the splits as the set calls them."""
+def _look(path: Path, splits: Sequence[str]) -> tuple[Source, list[str]]:
+    """The set, and the splits as it calls them."""
     try:
         source = find_source(path)
     except DataError:
         file = find_yaml(path)
         if not (file.is_file() if file else folder_splits(path)):
             raise
-        return "yolo", list(splits)  # what is wrong with data.yaml or classes.txt becomes a finding
-    wanted: list[str] = []
-    for split in splits:
-        found = match_split(split, source.splits)
-        if found is None:
-            raise unknown_split(source.path, split, source.splits)
-        wanted.append(found)
-    return source.kind, wanted
+        # What is wrong with data.yaml or classes.txt becomes a finding.
+        return Source("yolo", path, ()), list(splits)
+    return source, [choose_split(source, split) for split in splits]
 
 
 def _placed(raw: RawSet, facts: dict[Path, Facts]) -> Iterator[Placed]:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from vovnet.data._common import Frame
 from vovnet.data.doctor.probe import Facts
-from vovnet.data.doctor.raw import RawImage, Size
+from vovnet.data.frame import Frame, Size, find_frame
+from vovnet.data.raw import RawImage
 
 _LEAST_SIDE = 16
 _MOST_OBJECTS = 300
@@ -37,9 +37,7 @@ class Pictured(NamedTuple):
         given = self.image.size
         if header is None:
             return None if given is None else Frame(given)
-        if given in (None, header.size):
-            return Frame(header.size)
-        return Frame(*header) if given == header.stored else None
+        return find_frame(given, header)
 
     @property
     def box_size(self) -> Size | None:

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
-from vovnet.data._common import Box, Frame, clip_box, turn_box
-from vovnet.data.doctor.box_checks import Placed, box_fault, repeated
+from vovnet.data.doctor.box_checks import repeated
 from vovnet.data.doctor.image_checks import Pictured
-from vovnet.data.doctor.masks import mask_fault
-from vovnet.data.doctor.raw import Layout, RawBox, RawImage, Size, to_corners
+from vovnet.data.frame import Box, Frame, Size, clip_box, turn_box
+from vovnet.data.mask_code import usable_mask
+from vovnet.data.placing import Placed
+from vovnet.data.raw import Layout, RawBox, RawImage, to_corners
 
 _DROP_IMAGE = {"VD101", "VD102", "VD103", "VD104", "VD105", "VD115", "VD315"}
 _UPRIGHT = {"VD108", "VD109", "VD111"}
@@ -50,7 +51,7 @@ def mend_image(
         return None
     frame = Frame(header.stored) if "VD107" in of_image else pictured.frame or Frame(header.size)
     placed = [Placed(layout, box, pictured.box_size) for box in image.boxes]
-    if "VD106" in of_image and any(box_fault(box) in _OUTSIDE for box in placed):
+    if "VD106" in of_image and any(box.fault in _OUTSIDE for box in placed):
         return None  # so the boxes are not drawn in the size that the annotation says
     later = {id(box) for id_, _, box in repeated(image) if id_ == "VD211"}
     once = (box for box in placed if id(box.box) not in later)
@@ -112,7 +113,7 @@ def _mend(placed: Placed, ids: Collection[str], scale: tuple[float, float]) -> M
 def _corners(placed: Placed) -> Box | None:
     """xyxy in pixels with swapped corners and wrong units put right; None where that is a guess."""
     layout, given, size = placed.layout, placed.box.given, placed.size
-    fault = box_fault(placed)
+    fault = placed.fault
     if size is None or fault == "VD201":
         return None
     height, width = size
@@ -135,12 +136,7 @@ def _corners(placed: Placed) -> Box | None:
 
 def _mask(mask: Any, size: Size, scale: tuple[float, float]) -> Any:
     """The mask without what cannot be read, `scale` times as large; [] if nothing is left."""
-    fault = mask_fault(mask, size)
-    if fault and fault[0] == "VD501":
-        mask = [polygon for polygon in mask if len(polygon) >= 6]
-        fault = mask_fault(mask, size)
-    if fault:
-        return []
+    mask, _ = usable_mask(mask, size)
     if not mask or scale == (1.0, 1.0):
         return mask
     if isinstance(mask, dict):

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vovnet.data._common import one_line
-from vovnet.data.images import MAX_PIXELS, ImageHeader, header_of, opened
+from vovnet.data.frame import ImageHeader
+from vovnet.data.images import MAX_PIXELS, header_of, opened
+from vovnet.data.text import one_line
 from vovnet.errors import ImageError
 from vovnet.limits import usable_cores
 

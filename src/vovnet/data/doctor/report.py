@@ -4,45 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from vovnet.data.doctor.kinds import KINDS, Kind
-
-_RANKS = {"error": 0, "warning": 1, "info": 2}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault: its kind's id, the split, the image, the object, and what exactly is wrong.
-
-    `image` is its file name as the data set gives it, "" for a fault of the set or of a file that
-    `what` names. `object` is how the annotation counts: VOC's object from 1, YOLO's line, COCO's
-    annotation id. `done` says what was done about it in a cleaned copy.
-    """
-
-    id: str
-    what: str
-    split: str = ""
-    image: str = ""
-    object: int | None = None
-    done: str = ""
-
-    @property
-    def kind(self) -> Kind:
-        """What is known of all faults of this id."""
-        return KINDS[self.id]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; "done" only where a copy was made."""
-        kind = self.kind
-        row = {
-            "id": self.id, "name": kind.name, "severity": kind.severity, "split": self.split,
-            "image": self.image, "object": self.object, "what": self.what, "mend": kind.mend,
-        }  # fmt: skip
-        return row | {"done": self.done} if self.done else row
-
-    def __str__(self) -> str:
-        number = "" if self.object is None else f"object {self.object}"
-        where = ", ".join(filter(None, [self.split, self.image, number]))
-        return f"{where}: {self.what}" if where else self.what
+from vovnet.data.finding import RANKS, Finding
 
 
 @dataclass(frozen=True)
@@ -76,7 +38,7 @@ class Report:
         if not self.findings:
             return "fit to train on: no faults"
         severities = Counter[str](finding.kind.severity for finding in self.findings)
-        counts = ((severities[severity], severity) for severity in _RANKS)
+        counts = ((severities[severity], severity) for severity in RANKS)
         listed = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for count, severity in counts)
         return f"{'not fit' if self.errors else 'fit'} to train on: {listed}"
 
@@ -93,8 +55,3 @@ class Report:
             "counts": self.counts,
             "verdict": self.verdict,
         }
-
-
-def by_severity(findings: list[Finding]) -> tuple[Finding, ...]:
-    """Errors, then warnings, then infos; by id within each, in the order found."""
-    return tuple(sorted(findings, key=lambda f: (_RANKS[f.kind.severity], f.id)))

@@ -11,12 +11,13 @@ from xml.etree import ElementTree
 
 import yaml
 
-from vovnet.data.coco import coco_files, is_number, load_coco
-from vovnet.data.doctor.masks import mask_shape
 from vovnet.data.doctor.mend import Kept, Mended
-from vovnet.data.doctor.raw import RawSet, Size, to_written
+from vovnet.data.formats.coco import coco_files, is_number, load_coco
+from vovnet.data.formats.voc import parse_xml
+from vovnet.data.frame import Size
 from vovnet.data.images import load_image, opened
-from vovnet.data.voc import parse_xml
+from vovnet.data.mask_code import mask_shape
+from vovnet.data.raw import RawSet, to_written
 
 _QUALITY = 95  # of a JPEG that must be written anew
 _YAML_SPLITS = ("train", "val", "valid", "test")
@@ -154,9 +155,8 @@ def _below_images(name: str) -> str:
 
 
 def _line(mended: Mended, numbers: Mapping[str, int], size: Size) -> str:
-    values = mended.box.source.split()[1:]
-    if mended.changed and len(values) > 4:
-        given = mended.box.given
+    values, given = mended.box.source.split()[1:], mended.box.given
+    if mended.changed and len(given) > 4:
         sides = (size[1], size[0]) if max(given) > 2 else (1, 1)
         points = (min(max(v / sides[i % 2], 0.0), 1.0) for i, v in enumerate(given))
         values = [f"{value:.9g}" for value in points]

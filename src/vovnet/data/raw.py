@@ -1,25 +1,22 @@
-"""A data set as it is written, faults and all: what the doctor's readers return."""
+"""A data set as it is written, faults and all: what the reader of every layout returns."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from vovnet.data._common import Box
-from vovnet.data.coco import coco_root
-from vovnet.data.doctor.report import Finding
-from vovnet.data.yolo import line_box
+from vovnet.data.finding import Finding
+from vovnet.data.frame import Box, Size
 
 Layout = Literal["voc", "coco", "yolo"]
-Size = tuple[int, int]
 
 
 class RawBox(NamedTuple):
     """One object. `given` are its numbers as written, empty where they are none.
 
-    They mean xmin, ymin, xmax, ymax (VOC, from 1), x, y, width, height (COCO), or the rest of a
-    line (YOLO: cx, cy, w, h, or the points of a polygon). `name` is None for a class without name.
+    They mean xmin, ymin, xmax, ymax (VOC, from 1), x, y, width, height (COCO), or fractions of the
+    image (YOLO: cx, cy, w, h, or the points of a polygon). `name` is None for a class without name.
     `reread` says that `given` is not quite what is written: see `read_as_corners`.
     """
 
@@ -59,26 +56,21 @@ class RawImage:
 
 @dataclass(frozen=True)
 class RawSet:
-    """All splits of the data set at `source`, its class names, and the faults of its files.
+    """Splits of the data set at `source`, its class names, and the faults of its files.
 
-    `categories` are COCO's by id, one list for each split. `partial` says that only some of the
-    splits were asked for.
+    `home` is its folder, from which a copy must stay away. `names` are those of the whole set, of
+    which `splits` may be a part: then it is `partial`. `categories` are COCO's by id, one list for
+    each split.
     """
 
     layout: Layout
     source: Path
+    home: Path
     names: tuple[str, ...]
     splits: dict[str, tuple[RawImage, ...]]
     findings: tuple[Finding, ...] = ()
     categories: dict[str, dict[int, str]] = field(default_factory=dict)
     partial: bool = False
-
-    @property
-    def root(self) -> Path:
-        """The folder of the set, from which a copy must stay away."""
-        if self.source.is_dir():
-            return self.source
-        return coco_root(self.source) if self.layout == "coco" else self.source.parent
 
     def images(self) -> Iterator[RawImage]:
         """Every image once, in the first of `train`, `val`, `test` and the rest that has it."""
@@ -104,10 +96,21 @@ def read_as_corners(raw: RawSet) -> RawSet:
         x, y = (a, b) if raw.layout == "coco" else ((a + c) / 2, (b + d) / 2)
         return box._replace(given=(x, y, c - a, d - b), reread=True)
 
+    return _with_boxes(raw, reread)
+
+
+def read_without_points(raw: RawSet) -> RawSet:
+    """The YOLO set with lines taken for boxes, without the key points behind them."""
+    return _with_boxes(
+        raw, lambda b: b if len(b.given) <= 4 else b._replace(given=b.given[:4], reread=True)
+    )
+
+
+def _with_boxes(raw: RawSet, change: Callable[[RawBox], RawBox]) -> RawSet:
     return replace(
         raw,
         splits={
-            split: tuple(replace(image, boxes=tuple(map(reread, image.boxes))) for image in images)
+            split: tuple(replace(image, boxes=tuple(map(change, image.boxes))) for image in images)
             for split, images in raw.splits.items()
         },
     )
@@ -134,10 +137,20 @@ def to_corners(layout: Layout, given: Sequence[float], size: Size) -> Box | None
     """The written numbers as xyxy in continuous pixels of an image of `size`; None without any."""
     if not given:
         return None
-    if layout == "yolo":
-        return line_box(list(given), size)
-    a, b, c, d = given
-    return (a - 1, b - 1, c, d) if layout == "voc" else (a, b, a + c, b + d)
+    if layout == "voc":  # pixels counted from 1, both included
+        x1, y1, x2, y2 = given
+        return x1 - 1, y1 - 1, x2, y2
+    if layout == "coco":
+        x1, y1, width, height = given
+        return x1, y1, x1 + width, y1 + height
+    height, width = size
+    if len(given) == 4:
+        cx, cy, w, h = given
+        x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+    else:
+        xs, ys = given[::2], given[1::2]
+        x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
+    return x1 * width, y1 * height, x2 * width, y2 * height
 
 
 def to_written(layout: Layout, box: Box, size: Size) -> tuple[float, ...]:

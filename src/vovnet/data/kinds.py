@@ -274,6 +274,21 @@ _TABLE = (
         "the same image twice in one split",
         "list it once", "listed once, with all its objects",
     ),
+    Kind(
+        "VD320", "class-group", "info",
+        "a category without objects that only stands for all the others, as Roboflow writes one",
+        "nothing; it is no class", "left out",
+    ),
+    Kind(
+        "VD321", "class-not-asked-for", "warning",
+        "objects of a class that the model does not know",
+        "add the class to the model's, or leave them out on purpose",
+    ),
+    Kind(
+        "VD322", "class-not-in-set", "warning",
+        "classes of the model that the set does not have: what it shows of them is background",
+        "label them there too, or leave the set out",
+    ),
     # ---- 4xx: splits
     Kind(
         "VD401", "leak", "error",
@@ -401,6 +416,21 @@ _TABLE = (
         "VD610", "label-file-shared", "warning",
         "images whose names differ in the suffix only have one label file",
         "rename one, and give it a label file of its own", "a label file for each",
+    ),
+    Kind(
+        "VD611", "label-key-points", "error",
+        "a line that reads as a box with key points, which data.yaml does not announce",
+        "write kpt_shape: [points, numbers each] into data.yaml", "object left out",
+    ),
+    Kind(
+        "VD612", "labels-key-points", "error",
+        "lines that all read as a box with key points, which data.yaml does not announce",
+        "write kpt_shape: [points, numbers each] into data.yaml", "key points left out",
+    ),
+    Kind(
+        "VD613", "key-points-unused", "info",
+        "key points, which detectors here do not learn",
+        "nothing; the boxes are used", "key points left out",
     ),
 )  # fmt: skip
 

@@ -4,9 +4,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vovnet.data._common import Box
-from vovnet.data.coco import is_id, is_number
-from vovnet.data.doctor.raw import Size
+from vovnet.data.formats.coco import is_id, is_number
+from vovnet.data.frame import Box, Size
+from vovnet.errors import DataError
+
+# A polygon is drawn by stepping along its sides: one that ends far away never does.
+_FAR = 16  # times the image's longer side
 
 
 class MaskShape(NamedTuple):
@@ -26,11 +29,43 @@ def mask_fault(mask: Any, size: Size) -> tuple[str, str] | None:
     if not isinstance(mask, list):
         return "VD502", f"a {type(mask).__name__}"
     for number, polygon in enumerate(mask, start=1):
-        if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(is_number, polygon)):
+        if not isinstance(polygon, list) or len(polygon) % 2 or not _are_numbers(polygon):
             return "VD502", f"polygon {number} is no list of x, y, x, y, …"
         if len(polygon) < 6:
             return "VD501", f"polygon {number} has {len(polygon) // 2} points"
+        if max(max(polygon), -min(polygon)) > _FAR * max(size):
+            return "VD502", f"polygon {number} reaches far out of the image"
     return None
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    # Nearly all are plain; only the others are looked at one by one.
+    return set(map(type, values)) <= {int, float} and all(map(is_number, values))
+
+
+def usable_mask(mask: Any, size: Size) -> tuple[Any, tuple[str, str] | None]:
+    """What can be used of a mask, [] where its fault (id, description) leaves nothing."""
+    fault = mask_fault(mask, size)
+    if fault and fault[0] == "VD501":
+        whole = [polygon for polygon in mask if not isinstance(polygon, list) or len(polygon) >= 6]
+        return ([] if mask_fault(whole, size) else whole), fault
+    return ([] if fault else mask), fault
+
+
+def encode_mask(mask: Any, size: Size) -> dict[str, Any]:
+    """A COCO segmentation (polygons or a run-length code) as one compressed run-length code.
+
+    Raises `DataError` for one with a fault, before anything of its size is made.
+    """
+    from hotcoco import mask as coco_mask
+
+    if fault := mask_fault(mask, size):
+        raise DataError(f"a segmentation cannot be read ({fault[1]})")
+    try:
+        code = coco_mask.fr_py_objects(mask, *size)
+        return coco_mask.merge(code) if isinstance(code, list) else code
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"a segmentation cannot be read ({' '.join(str(error).split())})") from None
 
 
 def mask_shape(mask: Any) -> MaskShape | None:
