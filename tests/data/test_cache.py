@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from vovnet.data import cache as cache_module
-from vovnet.data._common import make_record
 from vovnet.data.cache import (
     Decoded,
     DiskCache,
@@ -22,7 +21,7 @@ from vovnet.data.cache import (
 )
 from vovnet.data.images import open_image
 from vovnet.data.open import open_dataset
-from vovnet.data.record import Record
+from vovnet.data.record import Record, make_record
 from vovnet.errors import DataError, ImageError, VovnetError
 
 

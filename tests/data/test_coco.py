@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vovnet.data.coco import coco_files, read_coco
+from vovnet.data.formats.coco import coco_files
+from vovnet.data.open import open_dataset
 from vovnet.errors import DataError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -35,15 +37,15 @@ def make(root: Path, data: object, name: str = "instances_train.json") -> Path:
     return root / name
 
 
-def refusal(file: Path, images: Path | None = None) -> str:
+def refusal(file: Path) -> str:
     with pytest.raises(DataError) as caught:
-        read_coco(file, images)
+        open_dataset(file)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_labels_boxes_areas_masks_and_crowds(tmp_path):
-    rle = {"size": [30, 40], "counts": "abc"}
+    rle = {"size": [30, 40], "counts": [0, 1200]}
     file = make(
         tmp_path,
         content(
@@ -52,7 +54,7 @@ def test_labels_boxes_areas_masks_and_crowds(tmp_path):
             thing([0.5, 0, 2, 3]),
         ),
     )
-    data = read_coco(file, tmp_path / "images")
+    data = open_dataset(file)
     (record,) = data.records
     assert (data.kind, data.split, data.names) == ("coco", "train", ("cat", "zebra"))
     assert data.category_ids == (3, 90)
@@ -63,11 +65,11 @@ def test_labels_boxes_areas_masks_and_crowds(tmp_path):
     assert record.areas is not None
     assert record.areas.tolist() == [14.5, 1200, 6]
     assert record.segmentations == (POLYGON, rle, [])
-    assert data.problems == ()
+    assert [finding for finding in data.findings if finding.action] == []
 
 
 def test_without_masks_there_are_none(tmp_path):
-    data = read_coco(make(tmp_path, content(thing([1, 2, 4, 7]))))
+    data = open_dataset(make(tmp_path, content(thing([1, 2, 4, 7]))))
     assert data.records[0].segmentations == ()
 
 
@@ -76,13 +78,15 @@ def test_faults_are_clipped_or_skipped_and_told(tmp_path):
     bad += [[0, 0, float("nan"), 5], [0, 0, float("inf"), 5], [0, 0, 10**400, 5]]
     things = [thing(box) for box in bad] + [thing([35, 20, 10, 20]), thing([0, 0, 40.01, 30])]
     things += [thing([0, 0, 4, 4], 4), thing([0, 0, 4, 4], image=8), thing([0, 0, 4, 4], [1])]
-    data = read_coco(make(tmp_path, content(*things, *["text"])))
+    data = open_dataset(make(tmp_path, content(*things, *["text"])))
     assert data.records[0].boxes.tolist() == [[35, 20, 40, 30], [0, 0, 40, 30]]
-    assert sum(p.action == "skipped" for p in data.problems) == len(bad) + 4
-    assert [p.what for p in data.problems if p.action == "clipped"] == [
-        "box (35, 20, 45, 40) leaves the 40x30 image by 10 px"
-    ]
-    assert data.problems[0].where == "instances_train.json annotation 1"
+    assert sum(p.action == "left out" for p in data.findings) == len(bad) + 4
+    assert [f.what for f in data.findings if f.action == "clipped"] == ["(35, 20, 10, 20) in 40x30"]
+    ids = Counter(f.id for f in data.findings if f.action)
+    assert ids == {"VD201": 8, "VD203": 1, "VD205": 1, "VD301": 2, "VD318": 1, "VD603": 1} | {
+        "VD204": 1
+    }
+    assert {f.object for f in data.findings if f.id == "VD201"} == {1}
 
 
 @pytest.mark.parametrize(
@@ -94,25 +98,26 @@ def test_annotations_of_the_stored_pixels_are_turned(tmp_path, orientation, box)
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (40, 30)).save(tmp_path / "images" / "a.jpg", exif=exif)
-    data = read_coco(file)
-    (record,), (problem,) = data.records, data.problems
+    data = open_dataset(file)
+    (record,), (problem,) = data.records, data.findings
     assert (record.size, record.boxes.tolist(), record.crowd.tolist()) == ((40, 30), [box], [True])
     assert record.areas is not None
     assert record.areas.tolist() == [20]
-    assert (problem.where, problem.action) == ("instances_train.json image 7", "turned")
+    assert (problem.image, problem.id, problem.action) == ("a.jpg", "VD108", "turned")
     for mask in (POLYGON, {"size": [30, 40], "counts": "abc"}):
         make(tmp_path / "masks", content(thing([1, 2, 4, 7], segmentation=mask)))
         Image.new("RGB", (40, 30)).save(tmp_path / "masks" / "images" / "a.jpg", exif=exif)
-        assert "annotation 1: a mask" in refusal(tmp_path / "masks" / "instances_train.json")
+        message = refusal(tmp_path / "masks" / "instances_train.json")
+        assert f"VD107 image-stored-masks: train, a.jpg: EXIF orientation {orientation}" in message
 
 
 def test_sizes_that_are_not_the_images(tmp_path):
     images = [{"id": 7, "file_name": "a.jpg", "width": 80, "height": 60}]
     file = make(tmp_path, content(thing([1, 2, 4, 7]), images=images))
     message = refusal(file)
-    assert message.startswith("instances_train.json image 7: says 80x60, but ")
-    assert "a.jpg is 40x30; correct" in message
-    assert read_coco(file, check_sizes=False).records[0].size == (60, 80)
+    assert "instances_train.json: VD106 image-size-differs: train, a.jpg: says 80x60, " in message
+    assert "is 40x30; correct the size" in message
+    assert open_dataset(file, check_sizes=False).records[0].size == (60, 80)
 
 
 def test_missing_images_and_sizes(tmp_path):
@@ -120,9 +125,12 @@ def test_missing_images_and_sizes(tmp_path):
     images += [{"id": 3, "file_name": "text.jpg"}]
     file = make(tmp_path, content(images=images))
     (tmp_path / "images" / "text.jpg").write_text("no image")
-    data = read_coco(file)
+    data = open_dataset(file)
     assert [(r.image_id, r.size) for r in data.records] == [(2, (30, 40))]
-    assert [p.where[-7:] for p in data.problems] == ["image 1", "image 3"]
+    assert [(f.image, f.id) for f in data.findings] == [
+        ("gone.jpg", "VD101"),
+        ("text.jpg", "VD103"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -149,35 +157,35 @@ def test_bad_encoding(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"images": [{"id": 1, "file_name": "a.jpg"}] * 2}, "id 1 occurs twice"),
-        ({"images": [{"id": "1", "file_name": "a.jpg"}]}, "not a whole number"),
-        ({"images": [{"id": True, "file_name": "a.jpg"}]}, "not a whole number"),
-        ({"images": [{"id": 10**30, "file_name": "a.jpg"}]}, "not a whole number"),
-        ({"images": ["a.jpg"]}, "not a whole number"),
-        ({"images": [{"id": 1}]}, "no file_name"),
-        ({"images": []}, "no image of it"),
-        ({"categories": [{"id": 1}]}, "no name"),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "same name"),
+        ({"images": [{"id": 1, "file_name": n} for n in ("a.jpg", "b.jpg")]}, "VD315"),
+        ({"images": [{"id": "1", "file_name": "a.jpg"}]}, "VD317"),
+        ({"images": [{"id": True, "file_name": "a.jpg"}]}, "VD317"),
+        ({"images": [{"id": 10**30, "file_name": "a.jpg"}]}, "VD317"),
+        ({"images": ["a.jpg"]}, "images entry 1 is 'a.jpg', no object"),
+        ({"images": [{"id": 1}]}, "images entry 1 has the file_name None"),
+        ({"images": []}, "has no images"),
+        ({"categories": [{"id": 1}]}, "category 1 has the name None; name the class"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "VD303"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "VD316"),
     ],
 )
 def test_bad_structure(tmp_path, changes, expected):
-    assert expected in refusal(make(tmp_path, content(**changes)), tmp_path / "images")
+    assert expected in refusal(make(tmp_path, content(**changes)))
 
 
 @pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", "x/../../a.jpg", "C:\\a.jpg", "a\0"])
 def test_names_that_leave_the_folder(tmp_path, name):
     file = make(tmp_path, content(images=[{"id": 1, "file_name": name}]))
-    assert "leaves the data folder" in refusal(file, tmp_path / "images")
-    refusal(file)
+    assert "leaves the data folder" in refusal(file)
 
 
 def test_names_that_no_file_system_holds(tmp_path):
     images = [
         {"id": i, "file_name": name} for i, name in enumerate(["\ud800/a.jpg", "\n", "a.jpg"])
     ]
-    data = read_coco(make(tmp_path, content(images=images)))
+    data = open_dataset(make(tmp_path, content(images=images)))
     assert len(data) == 1
-    assert not any("\n" in p.what for p in data.problems)
+    assert not any("\n" in p.what for p in data.findings)
 
 
 def test_links_may_not_leave_the_folder(tmp_path):
@@ -186,11 +194,11 @@ def test_links_may_not_leave_the_folder(tmp_path):
     (tmp_path / "outside").mkdir()
     (images / "a.jpg").rename(tmp_path / "outside" / "b.jpg")
     (images / "sub").symlink_to(tmp_path / "outside")
-    assert "link that leaves" in refusal(file, images)
+    assert "link that leaves" in refusal(file)
     (images / "sub").unlink()
     (images / "sub").mkdir()
     (images / "sub" / "b.jpg").symlink_to(tmp_path / "outside" / "b.jpg")
-    assert "link that leaves" in refusal(file, images)
+    assert "link that leaves" in refusal(file)
 
 
 def test_links_inside_the_data_set_are_fine(tmp_path):
@@ -199,13 +207,11 @@ def test_links_inside_the_data_set_are_fine(tmp_path):
     (root / "store").mkdir()
     (root / "images" / "a.jpg").rename(root / "store" / "a.jpg")
     (root / "images" / "a.jpg").symlink_to(root / "store" / "a.jpg")
-    for images in (None, root / "images"):
-        assert len(read_coco(file, images)) == 1
+    assert len(open_dataset(file)) == 1
     (root / "store" / "a.jpg").rename(tmp_path / "a.jpg")
     (root / "images" / "a.jpg").unlink()
     (root / "images" / "a.jpg").symlink_to(tmp_path / "a.jpg")
-    for images in (None, root / "images"):
-        assert "link that leaves" in refusal(file, images)
+    assert "link that leaves" in refusal(file)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +235,7 @@ def test_usual_places_of_images(tmp_path, file, images):
     (split,) = coco_files(tmp_path)
     assert split.startswith("val")
     assert coco_files(tmp_path)[split] == path
-    assert read_coco(path).records[0].path.resolve() == (tmp_path / images / "a.jpg").resolve()
+    assert open_dataset(path).records[0].path.resolve() == (tmp_path / images / "a.jpg").resolve()
 
 
 def test_names_too_long_for_the_file_system(tmp_path):
@@ -240,7 +246,9 @@ def test_names_too_long_for_the_file_system(tmp_path):
 def test_images_nowhere(tmp_path):
     file = make(tmp_path, content())
     (tmp_path / "images" / "a.jpg").unlink()
-    assert "its images are in none of" in refusal(file)
+    message = refusal(file)
+    assert "a.jpg: no such file" in message
+    assert f"pictures are looked for in {tmp_path}/images/train, {tmp_path}/images, " in message
 
 
 JSON = st.recursive(
@@ -258,21 +266,21 @@ def test_any_json_is_read_or_refused(tmp_path, bbox, image, width, extra):
     things = [thing(bbox), thing([1, 1, 5, 5], image), extra]
     images = [{"id": 7, "file_name": "a.jpg", "width": width, "height": 30}]
     file = make(tmp_path, content(*things, images=images))
-    record = read_coco(file, tmp_path / "images", check_sizes=False).records[0]
+    record = open_dataset(file, check_sizes=False).records[0]
     assert record.boxes.shape == (len(record.labels), 4)
     assert np.isfinite(record.boxes).all()
 
 
 @pytest.mark.skipif(not (SHARED / "coco2017_part").is_dir(), reason="needs ../shared/data")
 def test_coco2017_part():
-    data = read_coco(SHARED / "coco2017_part" / "instances_train.json")
+    data = open_dataset(SHARED / "coco2017_part" / "instances_train.json")
     assert (len(data), len(data.names), data.category_ids[-1]) == (2689, 80, 90)
     assert sum(len(r.boxes) for r in data.records) == 25_255
-    assert data.problems == ()
+    assert data.findings == ()
 
 
 @pytest.mark.skipif(not (SHARED / "nuclei").is_dir(), reason="needs ../shared/data/nuclei")
 def test_nuclei():
-    data = read_coco(SHARED / "nuclei" / "instances_val.json")
+    data = open_dataset(SHARED / "nuclei" / "instances_val.json")
     assert (len(data), data.names) == (50, ("nucleus",))
     assert all(len(r.segmentations) == len(r.boxes) for r in data.records)

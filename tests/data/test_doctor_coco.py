@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vovnet.data.coco import read_coco
 from vovnet.data.doctor import Examined, examine, write_clean_copy
 from vovnet.data.masks import record_masks
+from vovnet.data.open import open_dataset
 from vovnet.errors import DataError
 
 BOX = [4, 4, 20, 20]
@@ -133,8 +133,8 @@ def plant_images(data: Set) -> None:
     data.expect("VD603")
     content["images"].append({"id": "x", "file_name": "text_id.png"})
     data.expect("VD317", "text_id.png")
-    data.image("../outside.png", file=False)
-    data.expect("VD607", "../outside.png")
+    data.image("../../outside.png", file=False)
+    data.expect("VD607", "../../outside.png")
 
 
 def plant_ids(data: Set) -> None:
@@ -209,8 +209,8 @@ def test_the_copy_is_clean_and_can_be_read(broken, examined, tmp_path):
     assert copy.errors == 0
     left = {"VD118", "VD209", "VD210", "VD212", "VD305", "VD504", "VD506", "VD609"}
     assert set(copy.counts) == left
-    data = read_coco(tmp_path / "copy" / "annotations" / "instances_train.json")
-    assert data.problems == ()
+    data = open_dataset(tmp_path / "copy" / "annotations" / "instances_train.json")
+    assert [finding for finding in data.findings if finding.action] == []
     assert data.names == ("zero", "cat", "dog", "class_5")
     records = {record.path.name: record for record in data.records}
     assert {"missing.png", "train0.png", "same_id.png"}.isdisjoint(records)
@@ -301,7 +301,7 @@ def test_boxes_written_as_corners_are_told_once_and_read_as_such(tmp_path, noise
     assert examined.report.counts == {"VD213": 1}
     write_clean_copy(examined, tmp_path / "copy")
     assert examine(tmp_path / "copy").report.findings == ()
-    record = read_coco(tmp_path / "copy" / "annotations" / "instances_val.json").records[0]
+    record = open_dataset(tmp_path / "copy" / "annotations" / "instances_val.json").records[0]
     assert sorted(record.boxes.tolist()) == [[1, 2, 21, 30], [40, 30, 60, 62]]
 
 
@@ -332,7 +332,7 @@ def test_a_stale_size_is_not_corrected_where_boxes_belie_it(tmp_path, noise):
     examined = examine(data.write().root)
     assert examined.report.counts["VD106"] == 2
     write_clean_copy(examined, tmp_path / "copy")
-    copied = read_coco(tmp_path / "copy" / "annotations" / "instances_train.json").records
+    copied = open_dataset(tmp_path / "copy" / "annotations" / "instances_train.json").records
     assert {
         r.path.name: r.boxes.tolist() for r in copied if not r.path.name.startswith("train")
     } == {"resized.png": [[8, 8, 48, 48]]}

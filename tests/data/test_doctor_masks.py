@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from vovnet.data.doctor.masks import mask_fault, mask_shape
+from vovnet.data.mask_code import mask_fault, mask_shape
 
 SQUARE = [[4, 4, 24, 4, 24, 24, 4, 24]]
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from vovnet.data.doctor import Examined, examine, write_clean_copy
-from vovnet.data.voc import parse_annotation, read_voc
+from vovnet.data.formats.voc import parse_annotation
+from vovnet.data.open import open_dataset
 
 GOOD = ("red", 5, 5, 40, 30)
 Found = tuple[str, str, str, int | None]
@@ -227,7 +228,8 @@ def test_findings_say_what_is_wrong(examined):
 def test_one_split_alone(broken):
     report = examine(broken.root, ["val"]).report
     assert report.splits == {"val": 6}
-    assert set(report.counts) == {"VD609"}
+    # The class names are those of all annotations, whatever the split.
+    assert set(report.counts) == {"VD304", "VD609"}
 
 
 def test_the_copy_is_clean_and_the_source_as_it_was(broken, examined, tmp_path):
@@ -261,8 +263,8 @@ def test_what_the_copy_holds(examined, tmp_path):
         ("1", "1", "64", "64"),
         ("5", "5", "40", "30"),
     ]
-    data = read_voc(tmp_path / "copy", "train")
-    assert data.problems == ()
+    data = open_dataset(tmp_path / "copy", "train")
+    assert [finding for finding in data.findings if finding.action] == []
     records = {record.path.name: record for record in data.records}
     assert "really.png" in records
     assert records["half.png"].boxes.tolist() == [[5, 10, 50, 60]]
@@ -271,7 +273,7 @@ def test_what_the_copy_holds(examined, tmp_path):
     with Image.open(records["ink.jpg"].path) as image:
         assert (image.mode, dict(image.getexif())) == ("RGB", {})
     plain = records["train04.png"].path
-    assert plain.samefile(examined.raw.root / "JPEGImages" / "train04.png")
+    assert plain.samefile(examined.raw.home / "JPEGImages" / "train04.png")
 
 
 def test_what_joins_other_lists_hides_nothing(make_voc, tmp_path):

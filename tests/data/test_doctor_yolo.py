@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vovnet.data.doctor import Examined, examine, write_clean_copy
-from vovnet.data.yolo import read_yolo
+from vovnet.data.open import open_dataset
 
 GOOD = "0 0.3 0.3 0.4 0.4\n1 0.7 0.7 0.5 0.5\n"
 
@@ -108,8 +108,9 @@ def test_the_copy_is_clean_and_can_be_read(broken, examined, tmp_path):
     copy = examine(tmp_path / "copy").report
     assert copy.errors == 0
     assert set(copy.counts) == {"VD112", "VD113", "VD209", "VD210", "VD305", "VD606"}
-    data = read_yolo(tmp_path / "copy", "train")
-    assert (data.names, data.problems) == (("cat", "dog", "class_4"), ())
+    data = open_dataset(tmp_path / "copy", "train")
+    assert data.names == ("cat", "dog", "class_4")
+    assert {f.id for f in data.findings if f.action} == {"VD606"}
     records = {record.path.name: record for record in data.records}
     assert "latin.png" not in records
     boxes = [tuple(round(v, 2) for v in box) for box in records["lines.png"].boxes.tolist()]
@@ -138,7 +139,7 @@ def test_lists_and_folders_of_other_names(tmp_path, noise):
 def test_a_folder_without_yaml(tmp_path, noise):
     root = make(tmp_path / "set", noise)
     (root / "data.yaml").unlink()
-    assert [row[0] for row in rows(examine(root))] == ["VD309"]
+    assert [row[0] for row in rows(examine(root))] == ["VD323"]
     (root / "classes.txt").write_text("cat\ndog\n")
     for folder in ("images", "labels"):
         (root / folder / "train").rename(root / folder / "fold1")
@@ -152,9 +153,9 @@ def test_a_folder_without_yaml(tmp_path, noise):
 @pytest.mark.parametrize(
     ("config", "ids"),
     [
-        ("names: [", {"VD601", "VD309"}),
-        ("just text", {"VD601", "VD309"}),
-        ("train: images/train\nval: images/val", {"VD309"}),
+        ("names: [", {"VD601", "VD323"}),
+        ("just text", {"VD601", "VD323"}),
+        ("train: images/train\nval: images/val", {"VD323"}),
         ("train: images/train\nval: images/val\nnames: [cat]", {"VD301"}),
         ("train: images/train\nval: images/val\nnames: [[], dog]", {"VD302"}),
         ("train: /\nval: images/val\nnames: [cat, dog]", {"VD607"}),

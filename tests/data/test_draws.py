@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vovnet.data._common import make_record
 from vovnet.data.draws import Draw, EpochBatches, EpochPlan, repeat_factors
+from vovnet.data.record import make_record
 from vovnet.errors import VovnetError
 
 examples = settings(deadline=None, max_examples=60)

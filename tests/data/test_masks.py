@@ -59,7 +59,7 @@ def test_what_has_no_mask_has_an_empty_one():
     [
         ({"counts": "%%%", "size": [HEIGHT, WIDTH]}, "a.png"),
         ([["a"]], "cannot be read"),
-        (rle(np.ones((3, 4), bool)), "4×3"),
+        (rle(np.ones((3, 4), bool)), "4x3 in 60x40"),
     ],
 )
 def test_a_broken_segmentation_names_its_image(segmentation, message):

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vovnet.data.open import (
-    default_split,
-    find_source,
-    match_split,
-    merge_datasets,
-    open_dataset,
-    parse_source,
-    with_names,
-)
+from vovnet.data.formats import find_source
+from vovnet.data.names import merge_datasets, with_names
+from vovnet.data.open import default_split, match_split, open_dataset, parse_source
 from vovnet.data.record import Dataset, Record
 from vovnet.errors import DataError
 
@@ -48,7 +42,7 @@ def make_coco(root: Path, *files: str) -> Path:
     content = {
         "images": [{"id": 5, "file_name": "a.jpg", "width": 40, "height": 30}],
         "categories": [{"id": 10 * i, "name": name} for i, name in enumerate(names, start=1)],
-        "annotations": [t | {"segmentation": [[t["category_id"]]]} for t in things],
+        "annotations": [t | {"segmentation": [[t["category_id"], 0, 9, 0, 9, 9]]} for t in things],
     }
     for file in files or ("instances_train.json",):
         write(root / file, json.dumps(content))
@@ -80,7 +74,7 @@ def test_the_layout_is_found_by_looking(tmp_path):
     assert open_dataset(str(coco / "instances_train.json")).kind == "coco"
     assert open_dataset(yolo / "data.yaml").kind == "yolo"
     (yolo / "data.yaml").unlink()
-    assert find_source(yolo).kind == "yolo"
+    assert find_source(yolo).layout == "yolo"
     assert open_dataset(yolo, names=["dog"]).names == ("dog",)
 
 
@@ -149,11 +143,13 @@ def test_names_through_synonyms(tmp_path):
     assert record.boxes.tolist() == [[0, 0, 9, 10]]
     assert record.areas is not None
     assert record.areas.tolist() == [90]
-    assert record.segmentations == ([[10]],)
+    assert record.segmentations == ([[10, 0, 9, 0, 9, 9]],)
     assert data.category_ids == ()
-    (problem,) = data.problems
-    assert problem.what == "class 'giraffe' not among the model's: 2 boxes left out"
-    assert (problem.where, problem.action) == ("coco train", "skipped")
+    told = [(f.id, f.what, f.action) for f in data.findings if f.action]
+    assert told == [
+        ("VD321", "giraffe, 2 boxes", "left out"),
+        ("VD322", f"{tmp_path / 'coco'} has no dog", "background"),
+    ]
     voc = open_dataset(make_voc(tmp_path / "voc"), names=("tv", "airplane"))
     assert voc.records[0].labels.tolist() == [1]
 
@@ -166,14 +162,14 @@ def test_category_ids_follow_the_names(tmp_path):
 
 def test_unknown_names_are_refused(tmp_path):
     message = refusal(make_coco(tmp_path), names=("airplane", "giraffes", "dog"))
-    assert "2 boxes of an unknown class 'giraffe'. Did you mean giraffes" in message
+    assert "does not know giraffe (2 boxes) (it knows giraffes); give weights" in message
 
 
 def test_classes_without_boxes_need_no_name(tmp_path):
     root = make_yolo(tmp_path)
     write(root / "data.yaml", "train: train/images\nnames: [cat, dog]")
     data = open_dataset(root, names=("cat",))
-    assert (data.problems, data.names) == ((), ("cat",))
+    assert (data.findings, data.names) == ((), ("cat",))
 
 
 def test_merge(tmp_path):
@@ -183,7 +179,7 @@ def test_merge(tmp_path):
     both = merge_datasets([coco, voc, coco])
     assert (both.kind, both.names, both.split) == ("mixed", names, "train+train+train")
     assert [r.image_id for r in both.records] == [1, 2, 3]
-    assert len(both.problems) == 2
+    assert [f.id for f in both.findings if f.action] == ["VD321", "VD322", "VD321"]
     assert both.category_ids == ()
     assert merge_datasets([coco, coco]).category_ids == coco.category_ids == (10, 30)
     for wrong in ([], [coco, open_dataset(tmp_path / "voc")]):
@@ -258,6 +254,6 @@ def test_real_sets_together():
     coco = open_dataset(SHARED / "coco2017_part", names=voc.names, drop_unknown=True)
     both = merge_datasets([voc, coco])
     assert len(both) == 4508 + 2689
-    assert len(coco.problems) == 60
+    assert len(coco.findings) == 60
     assert open_dataset(SHARED / "bccd", "test").names == ("Platelets", "RBC", "WBC")
     assert open_dataset(SHARED / "nuclei", "val").kind == "coco"

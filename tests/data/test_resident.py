@@ -9,12 +9,11 @@ import torch
 from PIL import Image
 
 from vovnet.data import ssd
-from vovnet.data._common import make_record
 from vovnet.data.cache import ImageCache
 from vovnet.data.draws import EpochBatches, EpochPlan
 from vovnet.data.loader import Batch, TrainSamples, train_loader
 from vovnet.data.place import Place
-from vovnet.data.record import Dataset
+from vovnet.data.record import Dataset, make_record
 from vovnet.data.resident import ResidentImages, _drawn, one_ahead, resident_loader
 from vovnet.data.ssd import SSDAugment
 from vovnet.data.zoom import ZoomAugment

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.cli import main
-from vovnet.data._common import make_record
 from vovnet.data.open import open_dataset
-from vovnet.data.record import Dataset
+from vovnet.data.record import Dataset, make_record
 from vovnet.distributed import is_main, process_group
 from vovnet.errors import DataError, ImageError
 from vovnet.evaluate.run import detect_records, evaluate

@@ -5,16 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vovnet.data.finding import Action, Finding
-from vovnet.data.formats.coco import is_number
+from vovnet.data.formats.coco import is_number, picture_places
 from vovnet.data.frame import Box, Frame, Size, find_frame, turn_box
 from vovnet.data.images import image_header
 from vovnet.data.mask_code import usable_mask
 from vovnet.data.placing import Placed, place_box, shown, written_as_corners
 from vovnet.data.raw import RawBox, RawImage, RawSet
-from vovnet.data.record import Dataset, Record
+from vovnet.data.record import Dataset, Record, make_record
 from vovnet.data.text import one_line
 from vovnet.errors import DataError, ImageError
 
@@ -59,13 +57,20 @@ def build_dataset(raw: RawSet, split: str, *, check_sizes: bool = True) -> Datas
     _refuse(raw, building.findings)
     _refuse_corners(building, split, len(records))
     if not records:
-        first = f" ({told[0]})" if told else ""
-        raise DataError(
-            f"{one_line(raw.source)}: split {one_line(split)} has no images{first}; check the path"
-        )
+        raise DataError(_no_images(raw, split, building.findings))
     ids = tuple(raw.categories.get(split, ()))
     findings = tuple(building.findings)
     return Dataset(raw.home, split, raw.layout, names, tuple(records), ids, findings)
+
+
+def _no_images(raw: RawSet, split: str, findings: Sequence[Finding]) -> str:
+    file = raw.files.get(split, raw.source)
+    first = f" ({findings[0]})" if findings else ""
+    mend = "check the path"
+    if raw.layout == "coco":
+        places = ", ".join(str(place) for place in picture_places(file, split))
+        mend = f"pictures are looked for in {places}; move them there, or correct file_name"
+    return one_line(f"{file}: split {split} has no images{first}; {mend}")
 
 
 def _refuse(raw: RawSet, findings: Sequence[Finding]) -> None:
@@ -76,7 +81,8 @@ def _refuse(raw: RawSet, findings: Sequence[Finding]) -> None:
     first, rest = refused[0], len(refused) - 1
     more = f"; {rest} more such faults are told by: vovnet doctor {raw.source}" if rest else ""
     mend = "" if first.kind.mend in first.what else f"; {first.kind.mend}"
-    raise DataError(one_line(f"{raw.source}: {first.id} {first.kind.name}: {first}{mend}{more}"))
+    file = raw.files.get(first.split) or raw.files.get("") or raw.source
+    raise DataError(one_line(f"{file}: {first.id} {first.kind.name}: {first}{mend}{more}"))
 
 
 def _refuse_corners(building: _Building, split: str, count: int) -> None:
@@ -138,16 +144,15 @@ def _record(building: _Building, image: RawImage, frame: Frame, number: int) -> 
             rows.append((box, turn_box(inside, frame) if frame.orientation != 1 else inside))
     masks = [] if layout == "voc" else [_mask(building, image, b, frame.size) for b, _ in rows]
     coco = layout == "coco"
-    return Record(
-        path=image.path or Path(),
-        image_id=image.source["id"] if coco else number,
-        boxes=np.array([box for _, box in rows], np.float32).reshape(-1, 4),
-        labels=np.array([building.labels[box.name or ""] for box, _ in rows], np.int64),
-        difficult=np.array([box.difficult for box, _ in rows], bool),
-        crowd=np.array([box.crowd for box, _ in rows], bool),
-        size=frame.size,
-        areas=np.array([_area(*row) for row in rows], np.float64) if coco else None,
-        segmentations=tuple(masks) if any(masks) else (),
+    return make_record(
+        image.path or Path(),
+        image.source["id"] if coco else number,
+        frame.size,
+        [(inside, building.labels[box.name or ""]) for box, inside in rows],
+        difficult=[box.difficult for box, _ in rows],
+        crowd=[box.crowd for box, _ in rows],
+        areas=[_area(*row) for row in rows] if coco else None,
+        segmentations=masks if any(masks) else (),
     )
 
 

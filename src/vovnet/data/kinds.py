@@ -289,6 +289,11 @@ _TABLE = (
         "classes of the model that the set does not have: what it shows of them is background",
         "label them there too, or leave the set out",
     ),
+    Kind(
+        "VD323", "classes-without-names", "error",
+        "label files with class numbers, and no names of classes anywhere",
+        "add a data.yaml with names:, or a classes.txt", "called class_<number>",
+    ),
     # ---- 4xx: splits
     Kind(
         "VD401", "leak", "error",

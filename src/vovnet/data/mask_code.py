@@ -124,6 +124,8 @@ def _runs(counts: object) -> list[int] | None:
     """
     if isinstance(counts, list):
         return counts if all(map(is_id, counts)) else None
+    if isinstance(counts, bytes):  # as pycocotools and hotcoco return it
+        counts = counts.decode("ascii", "replace")
     if not isinstance(counts, str):
         return None
     runs: list[int] = []

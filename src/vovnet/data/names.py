@@ -1,5 +1,6 @@
 """Data sets brought to the same class names, and several put together as one."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -68,10 +69,11 @@ def _counts(dataset: Dataset, to: np.ndarray) -> dict[str, int]:
 def _unknown(dataset: Dataset, unknown: Mapping[str, int], names: Sequence[str]) -> str:
     listed = ", ".join(f"{name} ({count} boxes)" for name, count in list(unknown.items())[:5])
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-    known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    near = difflib.get_close_matches(next(iter(unknown)), names, n=1, cutoff=0.5)
+    hint = f" (it knows {near[0]})" if near else ""
     return one_line(
-        f"{dataset.root} split {dataset.split}: the model does not know {listed}{more}, only "
-        f"{known}; give weights for these classes, or --drop-unknown to leave such boxes out"
+        f"{dataset.root} split {dataset.split}: the model does not know {listed}{more}{hint}; give "
+        "weights for these classes, or --drop-unknown to leave such boxes out"
     )
 
 

@@ -60,7 +60,7 @@ class RawSet:
 
     `home` is its folder, from which a copy must stay away. `names` are those of the whole set, of
     which `splits` may be a part: then it is `partial`. `categories` are COCO's by id, one list for
-    each split.
+    each split. `files` are COCO's JSON of each split, and YOLO's YAML under "".
     """
 
     layout: Layout
@@ -70,6 +70,7 @@ class RawSet:
     splits: dict[str, tuple[RawImage, ...]]
     findings: tuple[Finding, ...] = ()
     categories: dict[str, dict[int, str]] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
     partial: bool = False
 
     def images(self) -> Iterator[RawImage]:

@@ -1,5 +1,6 @@
 """The one record type that every data set comes to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vovnet.data.finding import Finding
+from vovnet.data.frame import Box
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,32 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+def make_record(
+    path: Path,
+    image_id: int,
+    size: tuple[int, int],
+    rows: Sequence[tuple[Box, int]],
+    *,
+    difficult: Sequence[bool] | None = None,
+    crowd: Sequence[bool] | None = None,
+    areas: Sequence[float] | None = None,
+    segmentations: Sequence[Any] = (),
+) -> Record:
+    """A `Record` of `rows` of (box, label)."""
+    count = len(rows)
+    return Record(
+        path=path,
+        image_id=image_id,
+        boxes=np.array([box for box, _ in rows], dtype=np.float32).reshape(count, 4),
+        labels=np.array([label for _, label in rows], dtype=np.int64),
+        difficult=np.array(difficult or [False] * count, dtype=bool),
+        crowd=np.array(crowd or [False] * count, dtype=bool),
+        size=size,
+        areas=None if areas is None else np.array(areas, dtype=np.float64),
+        segmentations=tuple(segmentations),
+    )
 
 
 def trained(record: Record, difficult: bool) -> np.ndarray:

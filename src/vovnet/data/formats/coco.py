@@ -140,7 +140,7 @@ def read_coco(path: Path, wanted: Sequence[str] = ()) -> RawSet:
     names = dict.fromkeys(name for of_split in categories.values() for name in of_split.values())
     home = path if path.is_dir() else coco_root(path)
     told = tuple(findings)
-    return RawSet("coco", path, home, tuple(names), splits, told, categories, bool(wanted))
+    return RawSet("coco", path, home, tuple(names), splits, told, categories, files, bool(wanted))
 
 
 # ---- classes
@@ -208,15 +208,25 @@ def _images(split: _Split, pools: dict[Path, set[str]]) -> tuple[RawImage, ...]:
         boxes = tuple(objects[id_])
         size = _size(entry)
         images.append(RawImage(split.name, key, one_line(name), path, boxes, size, source=entry))
+    named = (item.get("file_name") for item in split.content["images"] if isinstance(item, dict))
+    pools[pictures.place] |= {f"{pictures.place}/{name}" for name in named}
     pools[pictures.place] |= {str(image.path) for image in images if image.path is not None}
     return tuple(images)
+
+
+def picture_places(file: Path, split: str) -> list[Path]:
+    """The folders where the pictures of a JSON file may be, in the order of the search."""
+    here, root = file.parent, coco_root(file)
+    places = [root / "images" / split, root / "images", root / split, here, root, here / "data"]
+    places[2:2] = sorted(root.glob(f"{glob.escape(split)}[12][0-9][0-9][0-9]"))
+    return list(dict.fromkeys(places))
 
 
 class _Pictures:
     """The pictures that a JSON file names."""
 
     def __init__(self, file: Path, split: str, names: Sequence[str]) -> None:
-        self._where = one_line(file.name)
+        self._file, self._where = file, one_line(file.name)
         self._here, self._root = file.parent, coco_root(file)
         self._names = [below(self._root, name) for name in names]
         self._basenames: Counter[str] | None = None
@@ -251,14 +261,11 @@ class _Pictures:
 
     def _find_place(self, split: str) -> Path | None:
         """The first of the usual folders that holds one of the first images."""
-        here, root = self._here, self._root
-        places = [root / "images" / split, root / "images", root / split, here, root, here / "data"]
-        places[2:2] = sorted(root.glob(f"{glob.escape(split)}[12][0-9][0-9][0-9]"))
         first = [PurePosixPath(name) for name in self._names[:_LOOKED_AT]]
         whole = [str(name) for name in first if ".." not in name.parts and not name.is_absolute()]
         for names in (whole, [name.name for name in first]):
-            for place in places:
-                folder = Folder(place, root)
+            for place in picture_places(self._file, split):
+                folder = Folder(place, self._root)
                 if any(_found(folder, name, self._where) for name in names):
                     return place
         return None

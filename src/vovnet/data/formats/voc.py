@@ -192,20 +192,20 @@ def _read(reading: _Reading, place: VocSplit, stem: str, split: str) -> RawImage
     pictures, where = reading.folder(place.pictures), f"split {split}"
     try:
         path = reading.folder(place.annotations).find(f"{stem}.xml", where)
-        annotation = None if path is None else parse_annotation(path)
-    except DataError as error:
-        id_ = "VD607" if str(error).startswith(where) else "VD601"
-        reading.tell(id_, str(error), split, stem, action="refused")
-        return None
-    try:
-        image = pictures.find_picture(stem, where, annotation.image if annotation else "")
+        image = pictures.find_picture(stem, where)
     except DataError as error:
         reading.tell("VD607", str(error), split, stem, action="refused")
         return None
     name = one_line(stem + (image.suffix if image else ".jpg"))
-    if path is None or annotation is None:
+    if path is None:
         id_, what = ("VD602", "no annotation") if image else ("VD101", "no image, no annotation")
         reading.tell(id_, f"{what} of it in the data set", split, name, action="left out")
+        return None
+    try:
+        annotation = parse_annotation(path)
+        image = pictures.find_picture(stem, where, annotation.image)
+    except DataError as error:
+        reading.tell("VD601", str(error), split, name, action="refused")
         return None
     if annotation.image and _name(annotation.image) != os.path.basename(stem):
         reading.tell("VD608", f"<filename> is {one_line(annotation.image)}", split, name)

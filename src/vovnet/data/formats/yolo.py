@@ -218,7 +218,10 @@ def read_yolo(source: Path, wanted: Sequence[str] = (), names: Sequence[str] = (
         found = tuple(f"class_{number}" for number in sorted(numbers))
     told = tuple(reading.findings)
     unique = tuple(dict.fromkeys(found))
-    return RawSet("yolo", source, reading.home, unique, splits, told, partial=bool(wanted))
+    files = {"": file} if (file := find_yaml(source)) else {}
+    return RawSet(
+        *("yolo", source, reading.home, unique, splits, told), files=files, partial=bool(wanted)
+    )
 
 
 def _open(source: Path, names: Sequence[str]) -> _Reading:
@@ -277,8 +280,8 @@ def _names(
     if not found and otherwise:
         return dict(enumerate(otherwise))
     if not found:
-        what = "no class names; add a data.yaml with names:, or a classes.txt"
-        reading.tell("VD309", what, action="refused")
+        what = "no class names, neither in data.yaml nor in classes.txt"
+        reading.tell("VD323", what, action="refused")
     elif type(count) is int and count != len(found):
         what = f"nc is {count}, but there are {len(found)} names"
         reading.tell("VD309", what, action="refused")
