@@ -12,6 +12,7 @@ from vovnet.errors import EXIT_OK, EXIT_REFUSED, VovnetError
 
 if TYPE_CHECKING:
     from vovnet.data.doctor import Examined, Report
+    from vovnet.data.placing import View
 
 _EXAMPLES = 3  # of each kind, where every one would be too many to read
 
@@ -23,6 +24,8 @@ def doctor(
     fix: Path | None = None,
     pixels: bool | None = None,
     workers: int | None = None,
+    imgsz: int | None = None,
+    model: str | None = None,
     explain: Annotated[bool, Parameter(negative=())] = False,
     as_json: Json = False,
 ) -> int:
@@ -42,6 +45,11 @@ def doctor(
         Decode every image (default: of datasets up to 20,000 images; else only headers are read).
     workers
         Threads (default: one a processor, eight at most).
+    imgsz
+        Input side that it is meant for: objects too small for that are told (default: 640, or the
+        model's own).
+    model
+        The model that it is meant for.
     explain
         List every kind of fault: what it means, the mend, and what --fix does.
     """
@@ -56,9 +64,10 @@ def doctor(
         raise VovnetError(f"--workers {workers}: must be at least 1")
     path, given_split = parse_source(data)
     splits = [*([given_split] if given_split else []), *(split or [])]
-    examined = examine(path, splits, pixels=pixels, workers=workers, track=tracked)
+    view = _view(imgsz, model)
+    examined = examine(path, splits, pixels=pixels, workers=workers, track=tracked, view=view)
     if fix is not None:
-        return _fix(examined, fix, workers, as_json)
+        return _fix(examined, fix, workers, view, as_json)
     if as_json:
         print_json(examined.report.to_dict())
     else:
@@ -66,13 +75,30 @@ def doctor(
     return EXIT_REFUSED if examined.report.errors else EXIT_OK
 
 
-def _fix(examined: "Examined", fix: Path, workers: int | None, as_json: bool) -> int:
+def _view(imgsz: int | None, model: str | None) -> "View":
+    """How large a network will see the images."""
+    from vovnet.data.doctor import USUAL_VIEW
+    from vovnet.data.placing import View
+
+    if imgsz is not None and imgsz < 1:
+        raise VovnetError(f"--imgsz {imgsz}: must be at least 1")
+    if model is None:
+        return USUAL_VIEW if imgsz is None else View((imgsz, imgsz))
+    from vovnet.models import create_detector
+
+    spec = create_detector(model, ("object",)).input_spec
+    spec = spec.with_side(imgsz, model) if imgsz else spec
+    return View(spec.size, spec.fit == "warp")
+
+
+def _fix(examined: "Examined", fix: Path, workers: int | None, view: "View", as_json: bool) -> int:
     """Write the copy, examine it like the original, and print both."""
     from vovnet.data.doctor import examine, write_clean_copy
 
     report = examined.report
     findings = write_clean_copy(examined, fix)
-    copy = examine(fix, pixels=report.pixels, workers=workers, track=tracked).report
+    pixels = report.pixels
+    copy = examine(fix, pixels=pixels, workers=workers, track=tracked, view=view).report
     if as_json:
         keys = ("data", "splits", "images", "boxes", "counts", "verdict")
         told = {"findings": [finding.to_dict() for finding in findings]}

@@ -27,9 +27,12 @@ class RecipeOptions:
     freeze: Annotated[list[str] | None, Many] = None
     """Parts of the network that stay as they are, such as backbone or backbone.stem."""
     val: str | None = None
-    """Dataset to evaluate on at the end, PATH or PATH@SPLIT."""
+    """Dataset to evaluate on, PATH or PATH@SPLIT, or none (default: the validation split that the
+    first dataset has)."""
     val_every: int | None = None
-    """Evaluate every so many epochs too."""
+    """Evaluate every so many epochs; 0: only at the end (default: ten times in a run)."""
+    allow_overlap: bool | None = None
+    """Evaluate even on images that are trained on."""
     patience: int | None = None
     """Stop after so many evaluations that bring nothing better."""
     epochs: int | None = None
@@ -99,17 +102,15 @@ def train(
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
     """`["lr=1e-3", "freeze=[backbone]"]` as values; they are written as in YAML."""
-    from yaml import YAMLError, safe_load
+    from vovnet.data.yaml_file import parse_yaml
 
-    values = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        try:
-            values[key] = safe_load(text)
-        except YAMLError:
-            equals = ""
-        if not equals:
+        line = parse_yaml(f"{key}: {text}", f"--set {pair}") if equals and key else None
+        if not isinstance(line, dict):
             raise VovnetError(f"--set {pair}: write KEY=VALUE, a recipe's key and a YAML value")
+        values |= line
     return values
 
 

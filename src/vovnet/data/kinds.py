@@ -155,7 +155,7 @@ _TABLE = (
     ),
     Kind(
         "VD209", "box-tiny", "warning",
-        "a side under 2 pixels when the image is shrunk to 640",
+        "a side under 2 pixels when the image is shrunk to 640, or to --imgsz",
         "train at a larger --imgsz or on tiles, or delete the box",
     ),
     Kind(

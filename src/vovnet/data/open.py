@@ -95,6 +95,17 @@ def choose_split(
     return found
 
 
+def validation_split(path: str | Path, used: str | None) -> str | None:
+    """The split of a set that is there to validate by, when `used` (None: the default) is trained
+    on; None if it has none. Raises `DataError` like `choose_split`, which a YAML can make it."""
+    source = find_source(path)
+    learned = choose_split(source, used)
+    if not match_split("val", (*source.splits, *source.missing)):
+        return None
+    found = choose_split(source, "val")
+    return found if found != learned else None
+
+
 def _unknown_split(source: Path, split: str, known: Iterable[str]) -> DataError:
     known = sorted(known)
     near = difflib.get_close_matches(split, known, n=1, cutoff=0.5)

@@ -55,6 +55,18 @@ def _clip(
     return "VD206" if layout == "voc" and from_zero else "VD205", clipped
 
 
+class View(NamedTuple):
+    """How an image comes into a network: its input's (height, width), stretched to it or not."""
+
+    size: Size
+    warp: bool = False
+
+    def scale(self, image: Size) -> tuple[float, float]:
+        """How much wider and higher an image of (height, width) `image` becomes."""
+        x, y = self.size[1] / image[1], self.size[0] / image[0]
+        return (x, y) if self.warp else (min(x, y), min(x, y))
+
+
 def shown(given: tuple[float, ...], size: Size | None) -> str:
     """A box as written and the size of its image, for messages."""
     if not given:

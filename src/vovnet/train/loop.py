@@ -47,7 +47,7 @@ from vovnet.train.watch import DivergedError
 
 StepHook = Callable[[EpochReport, int], None]  # (epoch so far, steps in the epoch)
 # Called with the averaged detector, before the epoch counts as done; says whether to stop here.
-EpochHook = Callable[[EpochReport, Detector, bool], bool]  # (epoch, averaged, whether the last)
+EpochHook = Callable[[EpochReport, Detector, bool], bool]  # (epoch, averaged, evaluation is due)
 
 
 @dataclass
@@ -85,14 +85,19 @@ class Run:
         return self.share >= 1 and self.progress.step_of_epoch == 0
 
     @property
+    def share_before(self) -> float:
+        """How much of the run was done when the epoch under way began."""
+        before = self.progress.step - self.progress.step_of_epoch
+        seconds = self.progress.seconds - self.progress.report.get("seconds", 0.0)
+        return self.length.share(before, seconds)
+
+    @property
     def plan(self) -> EpochPlan:
         """The input side of the epoch under way, and its shares of mosaics and mixed pictures.
 
         They are the epoch's: taken up again in its middle, it goes on as it began.
         """
-        before = self.progress.step - self.progress.step_of_epoch
-        seconds = self.progress.seconds - self.progress.report.get("seconds", 0.0)
-        share = self.length.share(before, seconds)
+        share = self.share_before
         size = self.recipe.size_at(share, _full_size(self.detector, self.recipe))
         return EpochPlan(size, self.recipe.mosaic_at(share), self.recipe.mixup_at(share))
 
@@ -138,14 +143,16 @@ def train(
     loader = _loader(run, dataset, device)
     with StopRequest() as stop, closing(loader):
         while not run.finished:
+            before = run.share_before
             report = _train_epoch(run, loader, on_step, stop)
-            if recipe.evaluates_after(report.epoch, run.share >= 1):
+            due = recipe.evaluates_after(report.epoch, before, run.share)
+            if due:
                 run.save(report)  # evaluating may take long, and a kill not wait for its end
             run.progress = replace(
                 run.progress, epoch=run.progress.epoch + 1, step_of_epoch=0, report={}
             )
             averaged = _save_weights(run, dataset.names)
-            done = bool(on_epoch and on_epoch(report, averaged, run.share >= 1))
+            done = bool(on_epoch and on_epoch(report, averaged, due))
             run.save()
             if done:
                 break

@@ -9,6 +9,9 @@ from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.train.recipe_checks import check_recipe, frozen, plain
 from vovnet.train.schedule import learning_rate
 
+NO_VALIDATION = "none"
+_EVALUATIONS = 10  # of a run, where the recipe does not say how many epochs lie between them
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -21,8 +24,11 @@ class Recipe:
     model: str
     data: tuple[str, ...]  # dataset folders or files, each PATH or PATH@SPLIT
     names: tuple[str, ...] = ()  # class names; empty = those of the first dataset
-    val: str | None = None  # dataset to evaluate on, PATH or PATH@SPLIT
-    val_every: int = 0  # epochs between evaluations; 0 = only at the end
+    val: str | None = None  # to evaluate on, PATH or PATH@SPLIT; none = nothing; None = its own val
+    val_every: int | None = (
+        None  # epochs between evaluations; 0 = only at the end; None = ten a run
+    )
+    allow_overlap: bool = False  # evaluate on images that are trained on, too
     metric: str = "map_50_95"  # which figure of an evaluation decides about best.safetensors
     patience: int = 0  # stop after so many evaluations without a better one; 0 = never
 
@@ -89,10 +95,19 @@ class Recipe:
         """Probability that another sample is laid over one at a share of the run."""
         return _between(self.mixup, share)
 
-    def evaluates_after(self, epoch: int, last: bool) -> bool:
-        """Whether an epoch, counted from 0, is followed by an evaluation."""
-        due = last or (self.val_every > 0 and (epoch + 1) % self.val_every == 0)
-        return self.val is not None and due
+    @property
+    def validates(self) -> bool:
+        """Whether there is something to evaluate on."""
+        return self.val not in (None, NO_VALIDATION)
+
+    def evaluates_after(self, epoch: int, before: float, share: float) -> bool:
+        """Whether an epoch, counted from 0, is followed by an evaluation; the shares of the run are
+        those done before and after it."""
+        if not self.validates:
+            return False
+        if self.val_every is None:
+            return share >= 1 or int(share * _EVALUATIONS) > int(before * _EVALUATIONS)
+        return share >= 1 or (self.val_every > 0 and (epoch + 1) % self.val_every == 0)
 
     def lr_at(self, step: int, total: int) -> float:
         """Learning rate of a step, counted from 0, in a run of `total` steps; settled recipes

@@ -131,8 +131,8 @@ def _check_together(recipe: Any) -> None:
         raise VovnetError(f"recipe: milestones {plain(recipe.milestones)} must grow")
     if recipe.graphs and recipe.compile:
         raise VovnetError("recipe: graphs and compile both take over the network; keep one of them")
-    if recipe.patience and not (recipe.val and recipe.val_every):
-        raise VovnetError("recipe: patience needs evaluations; give val and val_every too")
+    if recipe.patience and (recipe.val == "none" or recipe.val_every == 0):
+        raise VovnetError("recipe: patience needs evaluations; give val, and leave val_every out")
 
 
 def plain(value: Any) -> Any:

@@ -10,19 +10,23 @@ RUN/tensorboard/                    events, when asked for
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
+from vovnet.data.census import take_census
 from vovnet.data.finding import finding_lines
 from vovnet.data.names import merge_datasets
-from vovnet.data.open import open_dataset, parse_source
+from vovnet.data.open import open_dataset, parse_source, validation_split
+from vovnet.data.overlap import shared_images
+from vovnet.data.placing import View
 from vovnet.data.record import Dataset
 from vovnet.device import keep_freed_memory, usable_device
 from vovnet.distributed import broadcast_object, is_main
-from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.errors import DataError, UnknownNameError, VovnetError
 from vovnet.evaluate.run import evaluate
 from vovnet.files import write_atomically
 from vovnet.models import create_detector
@@ -31,7 +35,7 @@ from vovnet.models.rcnn import RCNN
 from vovnet.train.checkpoint import check_data
 from vovnet.train.defaults import settle
 from vovnet.train.loop import StepHook, train
-from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
+from vovnet.train.recipe import NO_VALIDATION, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
 from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
 from vovnet.train.transfer import begin_from
@@ -87,12 +91,17 @@ def run_training(
     if resume and is_main():
         check_data(folder, dataset)  # before anything is chosen by it, or written
     detector = _detector(recipe, dataset)
+    spec = detector.input_spec
+    census = take_census(dataset, View(spec.size, spec.fit == "warp"), recipe.difficult)
+    census.check()
+    for line in census.lines():
+        tell(line)
     if recipe.weights is not None and not resume:
         tell(f"{recipe.weights}: {begin_from(recipe.weights, detector)}")
     detector.to(target)
     # Thousands of steps of few shapes; a second stage's shapes follow the images.
     torch.backends.cudnn.benchmark = target.type == "cuda" and detector.criterion is not None
-    truth = _validation_data(recipe, detector)
+    recipe, truth = _validation(recipe, detector, dataset, tell)
     figures = (*_FIGURES, *(_MASK_FIGURES if detector.masks else ()))
     if recipe.metric not in figures:
         raise UnknownNameError("recipe metric", recipe.metric, figures)
@@ -109,9 +118,8 @@ def run_training(
         if recipe.tensorboard:
             sinks.append(TensorBoardSink(folder / "tensorboard"))
 
-    def after_epoch(report: EpochReport, averaged: Detector, final: bool) -> bool:
+    def after_epoch(report: EpochReport, averaged: Detector, due: bool) -> bool:
         nonlocal last_row
-        due = recipe.evaluates_after(report.epoch, final)
         metrics = evaluate(averaged, truth) if truth and due else {}
         last_row = report.row({k: metrics.get(k) for k in figures} if truth else {})
         if is_main():
@@ -165,11 +173,45 @@ def _detector(recipe: Recipe, dataset: Dataset) -> Detector:
     return detector
 
 
-def _validation_data(recipe: Recipe, detector: Detector) -> Dataset | None:
-    if recipe.val is None:
-        return None
-    path, split = parse_source(recipe.val)
-    return open_dataset(path, split, detector.names, purpose="val")
+def _validation(
+    recipe: Recipe, detector: Detector, dataset: Dataset, tell: NoteHook
+) -> tuple[Recipe, Dataset | None]:
+    """The recipe with the data to validate on, which are those of its first data set where it says
+    nothing, and these data.
+
+    Raises `DataError` if they share images with those to train on, unless that is asked for.
+    """
+    if recipe.val == NO_VALIDATION:
+        return recipe, None
+    given = recipe.val or _own_validation(recipe)
+    if given is None:
+        tell("no data to validate on: give --val, or see the run's figures as they are")
+        return replace(recipe, val=NO_VALIDATION), None
+    path, split = parse_source(given)
+    truth = open_dataset(path, split, detector.names, purpose="val", drop_unknown=not recipe.val)
+    shared = () if recipe.allow_overlap else shared_images(dataset, truth)
+    if shared and recipe.val:
+        raise DataError(
+            f"--val {given}: {len(shared)} of its {len(truth)} images are among those to train on "
+            f"({shared[0]}); give other images, or --allow-overlap to judge by them all the same"
+        )
+    if shared:
+        tell(
+            f"not validated: {len(shared)} of the {len(truth)} images of {given} are among those "
+            "to train on; give --val"
+        )
+        return replace(recipe, val=NO_VALIDATION), None
+    tell(f"validated on {given}: {len(truth)} images")
+    for line in finding_lines(truth.findings):
+        tell(f"validation: {line}")
+    return replace(recipe, val=given), truth
+
+
+def _own_validation(recipe: Recipe) -> str | None:
+    """The validation split of the first data set, if it has one."""
+    path, split = parse_source(recipe.data[0])
+    found = validation_split(path, split)
+    return f"{path}@{found}" if found else None
 
 
 def _keep_best(folder: Path, earlier: list[float], score: float | None) -> None:

@@ -1,36 +1,36 @@
-"""Faults of single objects: each check is a function of one box in an image of a known size."""
+"""Faults of single objects: each check is a function of one box in its image, and of how large a
+network will see that."""
 
 from collections.abc import Callable, Iterator
 
 from vovnet.data.formats.coco import is_number
 from vovnet.data.frame import Box
 from vovnet.data.mask_code import MaskShape, mask_fault, mask_shape
-from vovnet.data.placing import Placed, shown
+from vovnet.data.place import MIN_SIDE
+from vovnet.data.placing import Placed, View, shown
 from vovnet.data.raw import RawBox, RawImage
-
-_USUAL_INPUT = 640
-_TINY = 2.0
 
 Faults = Iterator[tuple[str, str]]
 
 
-def _place(placed: Placed) -> Faults:
+def _place(placed: Placed, _: View) -> Faults:
     if fault := placed.fault:
         yield fault, shown(placed.box.given, placed.size)
 
 
-def _extent(placed: Placed) -> Faults:
+def _extent(placed: Placed, view: View) -> Faults:
     inside, size = placed.inside, placed.size
     if inside is None or size is None:
         return
     width, height = inside[2] - inside[0], inside[3] - inside[1]
-    if min(width, height) * min(1.0, _USUAL_INPUT / max(size)) < _TINY:
+    x, y = view.scale(size)
+    if min(width * min(x, 1), height * min(y, 1)) < MIN_SIDE:
         yield "VD209", f"{width:.4g}x{height:.4g} px in {size[1]}x{size[0]}"
     if width > size[1] - 1 and height > size[0] - 1:
         yield "VD210", f"{width:.4g}x{height:.4g} px in {size[1]}x{size[0]}"
 
 
-def _mask(placed: Placed) -> Faults:
+def _mask(placed: Placed, _: View) -> Faults:
     box, size = placed.box, placed.size
     if box.crowd and box.mask is not None and not isinstance(box.mask, dict):
         yield "VD506", "iscrowd is 1, and the mask is no run-length code"
@@ -65,7 +65,7 @@ def _wrong_area(box: RawBox, shape: MaskShape | None, inside: Box) -> str:
     return f"{box.area:.6g}, the mask {shape.area:.6g}" if shape.plain and off else ""
 
 
-BOX_CHECKS: tuple[Callable[[Placed], Faults], ...] = (_place, _extent, _mask)
+BOX_CHECKS: tuple[Callable[[Placed, View], Faults], ...] = (_place, _extent, _mask)
 
 
 def repeated(image: RawImage) -> Iterator[tuple[str, str, RawBox]]:

@@ -13,13 +13,15 @@ from vovnet.data.finding import Finding, by_severity
 from vovnet.data.formats import Source, find_source, read_source
 from vovnet.data.formats.yolo import find_yaml, folder_splits
 from vovnet.data.open import choose_split
-from vovnet.data.placing import Placed, written_as_corners
+from vovnet.data.placing import Placed, View, written_as_corners
 from vovnet.data.raw import RawSet, read_as_corners, read_without_points
 from vovnet.data.text import one_line
 from vovnet.errors import DataError
 
 PIXELS_UP_TO = 20_000
 """Images of a set whose pixels are read without being asked to: about a minute's work."""
+
+USUAL_VIEW = View((640, 640))
 
 
 class Examined(NamedTuple):
@@ -37,6 +39,7 @@ def examine(
     pixels: bool | None = None,
     workers: int | None = None,
     track: Track = lambda facts, count: facts,
+    view: View = USUAL_VIEW,
 ) -> Examined:
     """Look for every kind of fault in the VOC, COCO or YOLO set at `path`.
 
@@ -44,7 +47,8 @@ def examine(
     `pixels` every image is decoded, which finds those damaged in the middle and nearly equal ones
     in two splits; otherwise only those that look cut short are. None decodes sets of up to
     20,000 images. `track` is given the facts of the files as they are found and their number, and
-    passes them on, as a progress bar does. Whatever is wrong with the set is a finding; only for a
+    passes them on, as a progress bar does. `view` is the input that the set is meant for: objects
+    that are hardly seen in it are told. Whatever is wrong with the set is a finding; only for a
     path that holds no set, and for a split that it does not have, `DataError` is raised.
     """
     path = Path(path)
@@ -63,7 +67,7 @@ def examine(
         told = (Finding("VD213", f"{len(every)} boxes"),)
     else:
         told = ()
-    findings = [*raw.findings, *told, *_of_images(raw, facts)]
+    findings = [*raw.findings, *told, *_of_images(raw, facts, view)]
     findings += [finding for check in SET_CHECKS for finding in check(raw, facts)]
     report = Report(
         data=one_line(path),
@@ -97,7 +101,7 @@ def _placed(raw: RawSet, facts: dict[Path, Facts]) -> Iterator[Placed]:
         yield from (Placed(raw.layout, box, size) for box in image.boxes)
 
 
-def _of_images(raw: RawSet, facts: dict[Path, Facts]) -> Iterator[Finding]:
+def _of_images(raw: RawSet, facts: dict[Path, Facts], view: View) -> Iterator[Finding]:
     for image in raw.images():
         pictured = Pictured(image, facts.get(image.path) if image.path else None)
         for check in IMAGE_CHECKS:
@@ -106,7 +110,7 @@ def _of_images(raw: RawSet, facts: dict[Path, Facts]) -> Iterator[Finding]:
         for box in image.boxes:
             placed = Placed(raw.layout, box, pictured.box_size)
             for check in BOX_CHECKS:
-                for id_, what in check(placed):
+                for id_, what in check(placed, view):
                     yield Finding(id_, what, image.split, image.name, box.number)
         for id_, what, box in repeated(image):
             yield Finding(id_, what, image.split, image.name, box.number)
