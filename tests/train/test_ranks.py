@@ -24,6 +24,7 @@ EPOCHS = 8
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 VALUES = {
+    "val": "none",
     "model": "vovdet_nano",
     "batch": 16,
     "imgsz": 64,

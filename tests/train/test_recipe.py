@@ -180,7 +180,8 @@ def test_words_of_a_closed_list(key, value, words):
         ({"schedule": "multistep"}, "needs milestones"),
         ({"milestones": [0.5]}, "belong to schedule multistep"),
         ({"schedule": "multistep", "milestones": [0.8, 0.5]}, "must grow"),
-        ({"patience": 3}, "give val and val_every"),
+        ({"patience": 3, "val": "none"}, "patience needs evaluations; give val"),
+        ({"patience": 3, "val_every": 0}, "leave val_every out"),
     ],
 )
 def test_values_that_do_not_go_together(values, words):
@@ -235,3 +236,26 @@ def test_unreadable_recipes(tmp_path):
         assert message.startswith(str(tmp_path / name))
         assert words in message
         assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("values", "epochs"),
+    [
+        ({"val": "x"}, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]),  # ten times in a run of 20
+        ({"val": "x", "val_every": 0}, [20]),
+        ({"val": "x", "val_every": 6}, [6, 12, 18, 20]),
+        ({"val": "none"}, []),
+        ({"val": None}, []),
+    ],
+)
+def test_epochs_that_are_evaluated(values, epochs):
+    recipe = recipe_from_dict(BASE | {"epochs": 20} | values)
+    shares = [(i / 20, (i + 1) / 20) for i in range(20)]
+    due = [recipe.evaluates_after(epoch, *share) for epoch, share in enumerate(shares)]
+    assert [epoch + 1 for epoch, is_due in enumerate(due) if is_due] == epochs
+
+
+def test_a_run_of_few_epochs_is_evaluated_after_each():
+    recipe = recipe_from_dict(BASE | {"epochs": 3, "val": "x"})
+    shares = [(0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1)]
+    assert all(recipe.evaluates_after(i, *share) for i, share in enumerate(shares))

@@ -36,18 +36,7 @@ class Census:
 
     def lines(self) -> list[str]:
         """What there is, in words, and a warning where most is lost."""
-        height, width = self.view.size
-        aside = _listed(self.set_aside | self.faults, "; left out: ")
-        lost = _listed(self.lost_images, "; images left out: ")
-        lines = [
-            f"{self.images} images to train on, {self.background} of them without an object; "
-            f"{self.used} objects to learn{aside}{lost}"
-        ]
-        if self.tiny:
-            lines.append(
-                f"{self.tiny} of {self.used} objects are under {MIN_SIDE:.0f} pixels in an input "
-                f"of {width}x{height}, and teach nothing there; {self._mend}"
-            )
+        lines = [self._summary, *([self._too_small] if self.tiny else [])]
         faults = sum(self.faults.values())
         if 2 * (self.tiny + faults) > self.used + faults:
             lines[-1] = f"WARNING: most objects are lost: {lines[-1]}"
@@ -55,12 +44,28 @@ class Census:
 
     def check(self) -> None:
         """Raise `DataError` if there is nothing to learn."""
-        if self.used and self.tiny < self.used:
-            return
-        if self.used:
-            raise DataError(f"nothing to learn: {self.lines()[-1]}")
-        raise DataError(
-            f"nothing to learn: {self.lines()[0]}; see what `vovnet doctor` says of the labels"
+        if not self.used:
+            raise DataError(
+                f"nothing to learn: {self._summary}; see what `vovnet doctor` says of the labels"
+            )
+        if self.tiny == self.used:
+            raise DataError(f"nothing to learn: {self._too_small}")
+
+    @property
+    def _summary(self) -> str:
+        aside = _listed(self.set_aside | self.faults, "; left out: ")
+        lost = _listed(self.lost_images, "; images left out: ")
+        return (
+            f"{self.images} images to train on, {self.background} of them without an object; "
+            f"{self.used} objects to learn{aside}{lost}"
+        )
+
+    @property
+    def _too_small(self) -> str:
+        height, width = self.view.size
+        return (
+            f"{self.tiny} of {self.used} objects are under {MIN_SIDE:.0f} pixels in an input of "
+            f"{width}x{height}, and teach nothing there; {self._mend}"
         )
 
     @property
