@@ -120,7 +120,8 @@ def _between(when: tuple[float, float, float], share: float) -> float:
 
 LENGTHS = ("epochs", "steps", "minutes")
 # What a run that goes on may have otherwise than it began: how long it is, and how it uses the
-# machine. (With another `accumulate` batch norms see other parts; `cache` device rounds otherwise.)
+# machine. (With another `accumulate` batch norms, and they alone, see other parts; `cache` device
+# rounds otherwise.)
 CHANGEABLE = (
     *LENGTHS,
     *("accumulate", "workers", "cache", "graphs", "save_minutes", "tensorboard"),
