@@ -27,6 +27,7 @@ FLOORS = {
         ("boxes", "detections", "errors", "files", "device", "distributed", "streams"), 0
     ),
     "limits": -0.5,  # what the machine has, told without torch
+    "interrupts": -0.5,
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -23,7 +23,7 @@ class RecipeOptions:
     model: str | None = None
     """A detector, as `vovnet models` lists them (default: that of the weights, or vovdet_nano)."""
     weights: str | None = None
-    """Start from these, a shipped name or a .safetensors file, whatever their classes."""
+    """Start from these, a shipped name, a .safetensors file or a run's folder, whatever classes."""
     freeze: Annotated[list[str] | None, Many] = None
     """Parts of the network that stay as they are, such as backbone or backbone.stem."""
     val: str | None = None
@@ -183,7 +183,7 @@ def val(
     data
         A VOC, COCO or YOLO dataset, PATH or PATH@SPLIT.
     weights
-        A shipped name or a .safetensors file.
+        A shipped name, a .safetensors file or a run's folder.
     split
         Which split (default: val, else test).
     model

@@ -47,8 +47,9 @@ from vovnet.train.transfer import freeze
 from vovnet.train.watch import DivergedError
 
 StepHook = Callable[[EpochReport, int], None]  # (epoch so far, steps in the epoch)
-# Called with the averaged detector, before the epoch counts as done; says whether to stop here.
-EpochHook = Callable[[EpochReport, Detector, bool], bool]  # (epoch, averaged, whether the last)
+# Called with (epoch, averaged detector, whether it is the last, whether a stop has been asked for),
+# before the epoch counts as done; says whether to end here.
+EpochHook = Callable[[EpochReport, Detector, bool, Callable[[], bool]], bool]
 
 
 @dataclass
@@ -146,7 +147,7 @@ def train(
                 run.progress, epoch=run.progress.epoch + 1, step_of_epoch=0, report={}
             )
             averaged = _save_weights(run, dataset.names)
-            done = bool(on_epoch and on_epoch(report, averaged, run.share >= 1))
+            done = bool(on_epoch and on_epoch(report, averaged, run.share >= 1, lambda: stop.asked))
             run.save()
             if done:
                 break

@@ -10,6 +10,7 @@ RUN/tensorboard/                    events, when asked for
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.rcnn import RCNN
-from vovnet.train.checkpoint import check_data
+from vovnet.train.checkpoint import check_data, check_resumable
 from vovnet.train.defaults import settle
 from vovnet.train.loop import StepHook, train
-from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
+from vovnet.train.recipe import LENGTHS, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
 from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
 from vovnet.train.transfer import begin_from
@@ -55,8 +56,7 @@ def open_training_data(recipe: Recipe) -> Dataset:
 
 def load_run(folder: Path) -> Recipe:
     """The recipe of an existing run; raises `VovnetError` if the folder holds no resumable run."""
-    if not (folder / "state.safetensors").is_file():
-        raise VovnetError(f"{folder}: no state.safetensors to resume from; give a run's folder")
+    check_resumable(folder, "train")
     return recipe_from_dict(read_recipe(folder / "config.yaml"))
 
 
@@ -91,26 +91,25 @@ def run_training(
     # Thousands of steps of few shapes; a second stage's shapes follow the images.
     torch.backends.cudnn.benchmark = target.type == "cuda" and detector.criterion is not None
     truth = _validation_data(recipe, detector)
-    figures = (*_FIGURES, *(_MASK_FIGURES if detector.masks else ()))
-    if recipe.metric not in figures:
-        raise UnknownNameError("recipe metric", recipe.metric, figures)
+    figures = _figures(recipe, detector)
     recipe = _settled(recipe, len(dataset), target, detector, tell)
     results = CsvSink(folder / "results.csv", keep=resume)
     last_row: dict[str, Any] = results.rows[-1] if results.rows else {}
     if broadcast_object(out_of_patience(results.rows, recipe.metric, recipe.patience)):
+        tell(_out_of_patience(recipe, folder))
         return last_row
-    sinks: list[Sink] = []
-    if is_main():
-        config = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-        write_atomically(folder / "config.yaml", config.encode())
-        sinks.append(results)
-        if recipe.tensorboard:
-            sinks.append(TensorBoardSink(folder / "tensorboard"))
+    sinks = _sinks(results, recipe) if is_main() else []
+    keep_recipe = cache(partial(_keep_recipe, recipe, folder))  # once
+    if resume:
+        keep_recipe()
+    done_before = last_row
 
-    def after_epoch(report: EpochReport, averaged: Detector, final: bool) -> bool:
+    def after_epoch(
+        report: EpochReport, averaged: Detector, final: bool, stop: Callable[[], bool]
+    ) -> bool:
         nonlocal last_row
         due = recipe.evaluates_after(report.epoch, final)
-        metrics = evaluate(averaged, truth) if truth and due else {}
+        metrics = evaluate(averaged, truth, stop=stop) if truth and due else {}
         last_row = report.row({k: metrics.get(k) for k in figures} if truth else {})
         if is_main():
             earlier = [row for row in results.rows if row["epoch"] < last_row["epoch"]]
@@ -128,13 +127,60 @@ def run_training(
             recipe,
             folder,
             resume=resume,
-            on_step=on_step,
+            on_step=_keeping(keep_recipe, on_step),
             on_epoch=after_epoch,
         )
     finally:
         for sink in sinks:
             sink.close()
+    if resume and last_row is done_before:
+        tell(_finished(recipe, folder))
     return last_row
+
+
+def _figures(recipe: Recipe, detector: Detector) -> tuple[str, ...]:
+    """What an evaluation adds to a line of results.csv."""
+    figures = (*_FIGURES, *(_MASK_FIGURES if detector.masks else ()))
+    if recipe.metric not in figures:
+        raise UnknownNameError("recipe metric", recipe.metric, figures)
+    return figures
+
+
+def _keep_recipe(recipe: Recipe, folder: Path) -> None:
+    if is_main():
+        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        write_atomically(folder / "config.yaml", text.encode())
+
+
+def _sinks(results: CsvSink, recipe: Recipe) -> list[Sink]:
+    events = results.path.with_name("tensorboard")
+    return [results, TensorBoardSink(events)] if recipe.tensorboard else [results]
+
+
+def _out_of_patience(recipe: Recipe, folder: Path) -> str:
+    return (
+        f"{folder}: this run is finished: {recipe.patience} evaluations brought nothing better; to "
+        f"train longer, begin anew with --weights {folder}"
+    )
+
+
+def _keeping(keep_recipe: Callable[[], None], on_step: StepHook | None) -> StepHook:
+    """Keeps the recipe after the first step, not earlier: a start that fails leaves nothing."""
+
+    def after_step(report: EpochReport, steps: int) -> None:
+        keep_recipe()
+        if on_step:
+            on_step(report, steps)
+
+    return after_step
+
+
+def _finished(recipe: Recipe, folder: Path) -> str:
+    key = next(key for key in LENGTHS if getattr(recipe, key) is not None)
+    return (
+        f"{folder}: this run is finished; to go on longer, give it more than its "
+        f"{getattr(recipe, key):g} {key}: vovnet train --resume {folder} --{key} N"
+    )
 
 
 def _settled(
