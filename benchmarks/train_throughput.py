@@ -38,9 +38,10 @@ from common import machine, write_rows
 from vovnet.data.loader import Batch
 from vovnet.losses import Target
 from vovnet.models import create_detector
+from vovnet.train.data import open_training_data
 from vovnet.train.loop import EpochReport
 from vovnet.train.recipe import Recipe, recipe_from_dict
-from vovnet.train.run import open_training_data, run_training
+from vovnet.train.run import run_training
 
 CONTESTANTS = ("vovnet", "torchvision", "synthetic")
 OBJECTS = 3  # in each made-up image, about as many as in PASCAL VOC

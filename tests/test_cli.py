@@ -333,7 +333,10 @@ def test_val_tells_of_faults_in_the_annotations(run, make_voc, nano, tmp_path):
     file.write_text(file.read_text().replace("<name>blue</name>", "<name></name>"))
     outcome = run("val", "--data", root, "--weights", nano, "--json")
     assert (outcome.code, json.loads(outcome.out)["problems"]) == (0, 1)
-    assert outcome.err == "vovnet: skipped: val00.xml object 1: no <name>\n"
+    assert outcome.err == (
+        "vovnet: error VD302 class-without-name: 1 left out; name the class (val, val00.png, "
+        "object 1: no <name>)\n"
+    )
 
 
 def test_datasets_that_cannot_be_used(refused, make_voc, nano, tmp_path):
@@ -349,7 +352,7 @@ def test_datasets_that_cannot_be_used(refused, make_voc, nano, tmp_path):
     file = root / "Annotations" / "val00.xml"
     file.write_text(file.read_text().replace("red", "read"))
     line = refused("val", "--data", "voc", *options)
-    assert "unknown class 'read'. Did you mean red?" in line
+    assert "the model does not know read (1 boxes) (it knows red); give weights" in line
     (root / "JPEGImages" / "train00.png").write_text("hello")
     line = refused("train", "--data", "voc", "--imgsz", 64, "--epochs", 1)
     assert "train00.png: not a readable" in line
@@ -382,7 +385,7 @@ def test_datasets_that_cannot_be_used(refused, make_voc, nano, tmp_path):
         (["--set", "lr=[1"], "--set lr=[1: write KEY=VALUE"),
         (["--set", "mixup=0.1", "epoch=3"], "unknown recipe key 'epoch'. Did you mean epochs"),
         (["--set", "metric=map"], "unknown recipe metric 'map'"),
-        (["--patience", "3"], "patience needs evaluations; give val and val_every"),
+        (["--patience", "3", "--val", "none"], "patience needs evaluations; give val"),
     ],
 )
 def test_training_that_cannot_start(refused, voc, tmp_path, options, words):
@@ -401,7 +404,7 @@ def test_training_that_cannot_start(refused, voc, tmp_path, options, words):
 )
 def test_training_that_fails_after_it_said_what_it_chose(run, voc, options, words):
     code, out, err = run("train", "--data", f"{voc}@train", *options)
-    chosen, error = err.splitlines()
+    *_, chosen, error = err.splitlines()
     assert (code, out) == (2, "")
     assert chosen.startswith("chosen for 8 images on this machine: epochs 300, batch 2, ")
     assert error.startswith(f"vovnet: {words}")

@@ -18,11 +18,19 @@ from vovnet.distributed import (
     process_group,
     processes_here,
     rank,
-    shared_total,
     sum_across,
+    sum_gradients_across,
     world_size,
 )
 from vovnet.errors import VovnetError
+
+
+def gradients() -> list[list[float]]:
+    """Summed over the processes: of a parameter that all have used, and one that the first has."""
+    both, first = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1))
+    (both.sum() + first.sum() if is_main() else both.sum()).backward()
+    sum_gradients_across([both, first])
+    return [p.grad.tolist() for p in (both, first)]
 
 
 def talk() -> dict:
@@ -41,7 +49,7 @@ def talk() -> dict:
                 "sum": sum_across(mine).tolist(),
                 "mean": mean_across(mine).tolist(),
                 "mine": mine.tolist(),
-                "total": [shared_total(torch.tensor(n)).item() for n in (3 * rank(), 0)],
+                "gradients": gradients(),
                 "gathered": gather_objects({"rank": rank()}),
                 "broadcast": broadcast_object("news" if is_main() else None),
                 "state": [v.tolist() for v in network.state_dict().values()],
@@ -62,7 +70,7 @@ def test_two_processes_hear_each_other(in_ranks):
         "device": "cpu",
         "sum": [1.0, 10.0],
         "mean": [0.5, 5.0],
-        "total": [1.5, 0.5],  # of 3, and of at least 1, shared by two
+        "gradients": [[2.0, 2.0], [1.0]],  # what only one process has a gradient of counts once
         "broadcast": "news",
         "state": [[1.0], [0.0], [0.0], [1.0], 7],
         "after": 1,
@@ -83,8 +91,6 @@ def test_alone_nothing_happens(monkeypatch):
         assert (rank(), world_size(), is_main(), processes_here()) == (0, 1, True, 1)
         assert torch.equal(sum_across(value), value)
         assert torch.equal(mean_across(value), value)
-        assert shared_total(value[0]) == 2
-        assert shared_total(value[0], 3.0) == 3
         assert gather_objects("x") == ["x"]
         assert broadcast_object("x") == "x"
         broadcast_state(network)

@@ -23,8 +23,11 @@ FLOORS = {
     **dict.fromkeys(("data", "runtimes"), 2),
     "models": 1,
     "losses": 0.5,  # a detector is put together from network, criterion and decoder
-    **dict.fromkeys(("boxes", "detections", "errors", "files", "device", "distributed"), 0),
+    **dict.fromkeys(
+        ("boxes", "detections", "errors", "files", "device", "distributed", "streams"), 0
+    ),
     "limits": -0.5,  # what the machine has, told without torch
+    "interrupts": -0.5,
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -7,7 +7,7 @@ waits for a call that never comes waits until the time is out.
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -78,13 +78,14 @@ def mean_across(value: Tensor) -> Tensor:
     return sum_across(value) / world_size()
 
 
-def shared_total(count: Tensor, least: float = 1.0) -> Tensor:
-    """What a loss is divided by: `count` over all processes, at least `least`, per process.
-
-    Gradients are averaged over processes; with this divisor the average is the gradient of the
-    whole batch in one process, also when one process has many objects and another none.
-    """
-    return sum_across(count).clamp(min=least) / world_size()
+def sum_gradients_across(parameters: Sequence[Tensor]) -> None:
+    """Put the sum of every process's gradients in the place of each one's; None counts as 0."""
+    if world_size() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
 
 
 def gather_objects(value: Any) -> list[Any]:

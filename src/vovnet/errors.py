@@ -9,6 +9,7 @@ EXIT_BUG = 1
 EXIT_BAD_INPUT = 2
 EXIT_PARTIAL = 3
 EXIT_REFUSED = 4
+EXIT_STOPPED = 130
 
 _SHOWN = 20  # names of a table that a message lists; timm has over a thousand
 

@@ -14,7 +14,7 @@ from vovnet.boxes.anchors import anchor_points
 from vovnet.cli import main
 from vovnet.data.open import open_dataset
 from vovnet.data.record import Dataset, make_record
-from vovnet.distributed import is_main, process_group
+from vovnet.distributed import is_main, process_group, rank
 from vovnet.errors import DataError, ImageError
 from vovnet.evaluate.run import detect_records, evaluate
 from vovnet.losses.task_aligned import TaskAlignedLoss
@@ -244,6 +244,25 @@ def test_several_processes_measure_what_one_does(make_voc, tmp_path, in_ranks):
     assert [share["metrics"] for share in one] == [share["metrics"] for share in two] == alone
     assert [share["seen"] for share in one] == [3, 3, 5, 1]
     assert [share["seen"] for share in two] == [2, 2, 0, 1]
+
+
+def stop_one_of_two(plain: str) -> list[int]:
+    """Batches done with before KeyboardInterrupt; only the second process is asked to stop."""
+    seen: list[int] = []
+    with process_group("cpu"), pytest.raises(KeyboardInterrupt):
+        evaluate(
+            reader(),
+            open_dataset(Path(plain), "val"),
+            batch=1,
+            on_images=seen.append,
+            stop=lambda: rank() == 1,
+        )
+    return seen
+
+
+def test_several_processes_stop_together(make_voc, tmp_path, in_ranks):
+    make_voc(tmp_path, train=1, val=6)
+    assert in_ranks(stop_one_of_two, str(tmp_path)) == [[1, 1, 1], []]
 
 
 def print_figures(*arguments: str) -> list:

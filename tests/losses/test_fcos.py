@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vovnet.boxes.anchors import anchor_points
-from vovnet.losses import Target
+from vovnet.losses import Target, means
 from vovnet.losses.fcos import FCOSLoss, match_points
 from vovnet.models.centermask import CenterMaskOutput
 
@@ -68,7 +68,9 @@ def outputs(truth: torch.Tensor | None) -> CenterMaskOutput:
 
 
 def test_the_loss_knows_right_from_wrong_and_survives_nothing():
-    loss = FCOSLoss(STRIDES, RANGES)
+    def loss(*given) -> dict[str, torch.Tensor]:
+        return means(FCOSLoss(STRIDES, RANGES)(*given))
+
     truth = torch.tensor([10.0, 12.0, 50.0, 44.0])
     target = Target(truth[None], torch.tensor([1]))
     nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))

@@ -85,7 +85,7 @@ def test_objects_without_a_mask_do_not_train_one():
 
 def test_no_masks_give_no_loss_but_a_gradient():
     logits = torch.zeros(0, 28, 28, requires_grad=True)
-    loss = mask_loss(logits, torch.zeros(0, 28, 28))
+    loss = mask_loss(logits, torch.zeros(0, 28, 28), torch.tensor(0.0)).mean
     loss.backward()
     assert loss == 0
     assert logits.grad is not None

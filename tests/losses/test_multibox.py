@@ -8,7 +8,7 @@ from torchvision.models.detection._utils import SSDMatcher
 from torchvision.ops import box_iou
 
 from vovnet.boxes import iou
-from vovnet.losses import Target
+from vovnet.losses import Target, means
 from vovnet.losses.matching import match_priors
 from vovnet.losses.multibox import MultiBoxLoss, RefineLoss, hard_negatives
 
@@ -249,7 +249,7 @@ def batch(counts: tuple[int, ...], seed: int) -> tuple[torch.Tensor, torch.Tenso
 @pytest.mark.parametrize("counts", [(3,), (1, 0, 7), (0, 0), (60,)])
 def test_loss_equals_plain_loops(counts):
     logits, offsets, targets = batch(counts, 11)
-    terms = MultiBoxLoss(grid_priors())((logits, offsets), targets, (64, 64))
+    terms = means(MultiBoxLoss(grid_priors())((logits, offsets), targets, (64, 64)))
     classes, box = plain_loss(logits.detach(), offsets.detach(), targets, grid_priors())
     assert terms.keys() == {"class", "box"}
     assert float(terms["class"].detach()) == pytest.approx(classes, rel=1e-5)
@@ -260,7 +260,8 @@ def test_loss_equals_plain_loops(counts):
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_images_without_objects_teach_and_stay_finite(counts, scale):
     logits, offsets, targets = batch(counts, 5)
-    terms = MultiBoxLoss(grid_priors())((logits * scale, offsets * scale), targets, (64, 64))
+    loss = MultiBoxLoss(grid_priors())
+    terms = means(loss((logits * scale, offsets * scale), targets, (64, 64)))
     sum(terms.values()).backward()
     assert all(torch.isfinite(term) for term in terms.values())
     assert torch.isfinite(logits.grad).all()
@@ -280,8 +281,8 @@ def test_a_truth_off_every_prior_leaves_the_loss_finite():
     for box in ([500.0, 500.0, 520.0, 520.0], [20.0, 20.0, 20.0, 40.0]):
         target = Target(torch.tensor([box]), labels)
         loss = MultiBoxLoss(grid_priors())
-        terms = loss((logits, offsets), [target], (64, 64))
-        empty = loss((logits, offsets), [NOTHING], (64, 64))
+        terms = means(loss((logits, offsets), [target], (64, 64)))
+        empty = means(loss((logits, offsets), [NOTHING], (64, 64)))
         assert torch.equal(terms["class"], empty["class"])
         assert terms["box"] == 0
 
@@ -297,8 +298,8 @@ def test_half_precision_outputs(dtype, counts, refine):
     loss = RefineLoss(grid_priors()) if refine else MultiBoxLoss(grid_priors())
     # Rounded before both: refined anchors a hair apart may match otherwise.
     half = [x.to(dtype) for x in outputs]
-    exact = loss([x.float() for x in half], targets, (64, 64))
-    terms = loss(half, targets, (64, 64))
+    exact = means(loss([x.float() for x in half], targets, (64, 64)))
+    terms = means(loss(half, targets, (64, 64)))
     for name, value in terms.items():
         assert value.dtype == torch.float32
         assert torch.equal(value, exact[name])

@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 from vovnet.boxes import iou
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.iou import pairwise_iou
-from vovnet.losses import Target
+from vovnet.losses import Target, means
 from vovnet.losses.task_aligned import Assignment, TaskAlignedLoss, assign
 
 SIZE, STRIDES = (64, 96), (8, 16, 32)
@@ -183,7 +183,7 @@ def targets_for(counts: list[int], seed: int) -> list[Target]:
 def test_loss_and_gradients_are_finite(counts, scale):
     logits, distances = outputs_for(len(counts), 1)
     loss = TaskAlignedLoss(STRIDES)
-    terms = loss((logits * scale, distances * scale), targets_for(counts, 1), SIZE)
+    terms = means(loss((logits * scale, distances * scale), targets_for(counts, 1), SIZE))
     assert terms.keys() == {"class", "box"}
     assert all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
     sum(terms.values()).backward()
@@ -196,7 +196,7 @@ def test_loss_and_gradients_are_finite(counts, scale):
 
 def test_loss_without_objects_by_hand():
     logits, distances = outputs_for(2, 4)
-    terms = TaskAlignedLoss(STRIDES)((logits, distances), [NOTHING, NOTHING], SIZE)
+    terms = means(TaskAlignedLoss(STRIDES)((logits, distances), [NOTHING, NOTHING], SIZE))
     expected = sum(math.log1p(math.exp(v)) for v in logits.flatten().tolist())
     assert float(terms["class"].detach()) == pytest.approx(expected, rel=1e-5)
 
@@ -207,8 +207,8 @@ def test_half_precision_outputs(dtype):
     targets = [NOTHING, *targets_for([3], 6)]
     loss = TaskAlignedLoss(STRIDES)
     half = (logits.to(dtype), distances.to(dtype))
-    terms = loss(half, targets, SIZE)
-    exact = loss((half[0].float(), half[1].float()), targets, SIZE)
+    terms = means(loss(half, targets, SIZE))
+    exact = means(loss((half[0].float(), half[1].float()), targets, SIZE))
     for name, value in terms.items():
         assert value.dtype == torch.float32
         assert torch.equal(value, exact[name])
@@ -221,7 +221,7 @@ def test_a_perfect_prediction_has_almost_no_loss():
     truth = Target(torch.tensor([[20.0, 10.0, 70.0, 50.0]]), torch.tensor([1]))
     logits, distances = outputs_for(1, 8)
     loss = TaskAlignedLoss(STRIDES)
-    before = loss((logits, distances), [truth], SIZE)
+    before = means(loss((logits, distances), [truth], SIZE))
     box = truth.boxes[0]
     exact = torch.cat([POINTS - box[:2], box[2:] - POINTS], 1) / STEPS[:, None]
     inside = (exact > 0).all(1)
@@ -230,7 +230,7 @@ def test_a_perfect_prediction_has_almost_no_loss():
     assert len(chosen) == 10
     good = torch.full_like(logits, -20.0)
     good[0, chosen, 1] = 20.0
-    after = loss((good, torch.where(inside[:, None], exact, 1.0)[None]), [truth], SIZE)
+    after = means(loss((good, torch.where(inside[:, None], exact, 1.0)[None]), [truth], SIZE))
     assert float(after["class"].detach()) < 1e-4
     assert float(after["box"].detach()) < 1e-4
     for name in after:
@@ -243,7 +243,7 @@ def test_box_term_by_hand():
     logits = torch.zeros(1, 4, 1)
     distances = torch.full((1, 4, 4), 0.5)
     # Points (16, 16), (48, 16), ... of stride 32; the first says (0, 0, 32, 32).
-    terms = TaskAlignedLoss((32,))((logits, distances), [truth], (64, 64))
+    terms = means(TaskAlignedLoss((32,))((logits, distances), [truth], (64, 64)))
     # IoU = GIoU = 256/1024; its target score is that, and so small that the sum is taken as 1.
     assert float(terms["box"]) == pytest.approx(2.5 * (1 - 0.25) * 0.25)
     expected = 4 * math.log(2)  # at logit 0 the cross-entropy of any target

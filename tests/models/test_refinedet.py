@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vovnet.boxes.anchors import prior_boxes
-from vovnet.losses import Target
+from vovnet.losses import Target, means
 from vovnet.losses.multibox import RefineLoss
 from vovnet.models import create_detector
 from vovnet.models.detector import RefineDecoder
@@ -65,7 +65,7 @@ def test_sure_background_of_the_first_step_is_dropped():
     outputs = plain_outputs(1)
     outputs.class_logits[0, 0, 2] = 14.0
     assert len(RefineDecoder(anchors)(outputs, (320, 320), 0.5, 0.45)[0].boxes) == 0
-    losses = RefineLoss(anchors)(outputs, [NOTHING], (320, 320))
+    losses = means(RefineLoss(anchors)(outputs, [NOTHING], (320, 320)))
     assert losses["class"] == 0  # wrong, but no negative of the second step
     assert losses["arm_class"] > 0
 
@@ -74,7 +74,7 @@ def test_second_step_has_no_gradient_into_the_first():
     anchors = torch.tensor([[100.0, 100.0, 40.0, 40.0]])
     outputs = RefineDetOutput(*(x.requires_grad_() for x in plain_outputs(1)))
     target = Target(torch.tensor([[80.0, 84.0, 120.0, 124.0]]), torch.tensor([0]))
-    losses = RefineLoss(anchors)(outputs, [target], (320, 320))
+    losses = means(RefineLoss(anchors)(outputs, [target], (320, 320)))
     (losses["class"] + losses["box"]).backward()
     assert outputs.arm_offsets.grad is None
     assert outputs.arm_logits.grad is None

@@ -9,7 +9,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_convert, box_iou
 
 from vovnet.boxes.anchors import prior_boxes
-from vovnet.losses import Target
+from vovnet.losses import Target, means
 from vovnet.losses.multibox import MultiBoxLoss
 from vovnet.models.detector import PriorDecoder
 from vovnet.models.dsod import PriorOutput, prior_levels
@@ -73,7 +73,7 @@ def test_loss_and_gradients(theirs, seed):
         [CORNERS, CORNERS],
         matches,
     )
-    losses = MultiBoxLoss(PRIORS)(PriorOutput(logits, offsets), targets, SIZE)
+    losses = means(MultiBoxLoss(PRIORS)(PriorOutput(logits, offsets), targets, SIZE))
     torch.testing.assert_close(losses["class"], expected["classification"])
     torch.testing.assert_close(losses["box"], expected["bbox_regression"])
     wanted = torch.autograd.grad(sum(expected.values()), [logits, offsets])

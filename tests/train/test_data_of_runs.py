@@ -139,7 +139,8 @@ def test_validating_on_images_to_train_on_is_refused(run, make_voc, tmp_path, tr
     outcome = run(*options)
     line = outcome.err.splitlines()[-1]
     assert (outcome.code, outcome.out) == (2, "")
-    assert f"--val voc@{val}: {count} of its {count} images are among those to train on" in line
+    images = f"{count} of the {count} images of voc@{val}"
+    assert f"--val: {images} are among those to train on" in line
     assert "--allow-overlap" in line
     assert not (tmp_path / "runs").exists()
 

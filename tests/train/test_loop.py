@@ -172,7 +172,7 @@ def test_a_stop_between_results_and_state_repeats_the_epoch(voc, unbroken, tmp_p
 
 
 def test_a_run_killed_while_it_evaluates_loses_no_step(voc, unbroken, tmp_path, monkeypatch):
-    def pull_the_plug(detector: Detector, dataset: Dataset) -> dict:
+    def pull_the_plug(detector: Detector, dataset: Dataset, **_: object) -> dict:
         raise StoppedError
 
     with monkeypatch.context() as patched:
@@ -318,7 +318,7 @@ def test_so_does_one_with_another_optimizer_or_augmentation(voc, tmp_path, value
 def test_the_best_weights_stay_until_they_are_beaten(voc, tmp_path, monkeypatch):
     scores = iter([0.0, 0.5, 0.4, 0.45, 0.6])
 
-    def measured(detector: Detector, dataset: Dataset) -> dict:
+    def measured(detector: Detector, dataset: Dataset, **_: object) -> dict:
         return {"map_50_95": next(scores)}
 
     monkeypatch.setattr("vovnet.train.run.evaluate", measured)
@@ -340,9 +340,7 @@ def test_the_best_weights_stay_until_they_are_beaten(voc, tmp_path, monkeypatch)
 
 def test_a_run_without_progress_stops_early_and_stays_stopped(voc, tmp_path, monkeypatch):
     scores = iter([0.5, 0.4, 0.3])
-    monkeypatch.setattr(
-        "vovnet.train.run.evaluate", lambda detector, dataset: {"map_50": next(scores)}
-    )
+    monkeypatch.setattr("vovnet.train.run.evaluate", lambda *_, **__: {"map_50": next(scores)})
     settings = recipe(voc, epochs=9, val=f"{voc}@val", val_every=1, patience=2, metric="map_50")
     assert run_training(settings, tmp_path)["epoch"] == 3
     assert run_training(settings, tmp_path, resume=True)["epoch"] == 3

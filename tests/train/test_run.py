@@ -8,9 +8,10 @@ import torch
 
 from vovnet.errors import VovnetError, WeightsError
 from vovnet.models.weights import load_detector, load_tensors
+from vovnet.train.data import open_training_data
 from vovnet.train.defaults import settle
 from vovnet.train.recipe import Recipe, recipe_from_dict
-from vovnet.train.run import load_run, open_training_data, run_training
+from vovnet.train.run import load_run, run_training
 
 
 def recipe(voc: Path, **values) -> Recipe:

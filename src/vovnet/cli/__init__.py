@@ -20,7 +20,15 @@ from vovnet.cli.picking import pick
 from vovnet.cli.predicting import predict
 from vovnet.cli.studying import study
 from vovnet.cli.training import train, val
-from vovnet.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, VovnetError, is_out_of_memory
+from vovnet.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_BUG,
+    EXIT_OK,
+    EXIT_STOPPED,
+    VovnetError,
+    is_out_of_memory,
+)
+from vovnet.interrupts import interrupted
 
 app = App(
     name="vovnet",
@@ -45,21 +53,26 @@ def main(arguments: list[str] | None = None) -> int:
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
         sys.stdout.flush()
-    except cyclopts.CycloptsError as error:
-        return _fail(" ".join(str(error).split()) + " See vovnet --help.", EXIT_BAD_INPUT)
-    except VovnetError as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("stopped", 130)
     except BrokenPipeError:  # the reader has enough; say nothing more, not at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except KeyboardInterrupt:
+        return _fail("stopped", EXIT_STOPPED)
     except Exception as error:
-        if is_out_of_memory(error):
-            return _fail("out of memory; lower --batch, --imgsz or --workers", EXIT_BAD_INPUT)
-        traceback.print_exc()
-        return _fail("this is a bug in vovnet; please report it with the lines above", EXIT_BUG)
+        # What an interrupted import makes of it says nothing.
+        return _fail("stopped", EXIT_STOPPED) if interrupted() else _explain(error)
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, cyclopts.CycloptsError):
+        return _fail(" ".join(str(error).split()) + " See vovnet --help.", EXIT_BAD_INPUT)
+    if isinstance(error, VovnetError):
+        return _fail(str(error), error.exit_code)
+    if is_out_of_memory(error):
+        return _fail("out of memory; lower --batch, --imgsz or --workers", EXIT_BAD_INPUT)
+    traceback.print_exception(error)
+    return _fail("this is a bug in vovnet; please report it with the lines above", EXIT_BUG)
 
 
 def _fail(message: str, code: int) -> int:

@@ -12,20 +12,23 @@ from vovnet.errors import VovnetError
 def run_folder(verb: str, name: str, given: Path | None = None) -> Iterator[Path]:
     """The given folder, or else runs/VERB/NAME, or the first NAME-2, NAME-3, ... that is free.
 
-    A new one is made at once, so that two commands never share it, and taken away again if
-    nothing was written into it.
+    A new one is made at once, so that two commands never share it, and taken away again, with the
+    folders made around it, if nothing was written into it.
     """
     if given is not None:
         yield given
         return
     if Path(name).name != name:
         raise VovnetError(f"--name {name}: give a plain name, not a path")
-    folder = _make_free(Path("runs") / verb, name)
+    base = Path("runs") / verb
+    made = [path for path in (base, base.parent) if not path.is_dir()]
+    folder = _make_free(base, name)
     try:
         yield folder
     finally:
-        with suppress(OSError):  # it is not empty
-            folder.rmdir()
+        with suppress(OSError):  # one is not empty
+            for path in (folder, *made):
+                path.rmdir()
 
 
 @contextmanager

@@ -43,6 +43,7 @@ def cifar(
         A run's folder: go on after its last whole epoch. Only --epochs may be changed.
     """
     from vovnet.study.cifar import train_cifar
+    from vovnet.train.checkpoint import check_resumable
     from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
 
     given = {"data": data, "epochs": epochs, "seed": seed}
@@ -50,6 +51,7 @@ def cifar(
     if resume is not None:
         if config or name or set(given) - {"epochs"}:
             raise VovnetError("--resume takes the run's own recipe; only --epochs may be changed")
+        check_resumable(resume, "study cifar")
         config = resume / "config.yaml"
     elif config is None:
         raise VovnetError("give a recipe with --config, or a run to go on with by --resume")

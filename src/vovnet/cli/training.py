@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from vovnet.cli._folder import shared_run_folder
 from vovnet.cli._options import DEFAULT_WEIGHTS, Json, Many, load_weights
 from vovnet.cli._print import note, print_json, print_table, progress
-from vovnet.errors import EXIT_OK, VovnetError
+from vovnet.errors import EXIT_OK, DataError, VovnetError
 
 
 @Parameter(name="*")
@@ -23,7 +23,7 @@ class RecipeOptions:
     model: str | None = None
     """A detector, as `vovnet models` lists them (default: that of the weights, or vovdet_nano)."""
     weights: str | None = None
-    """Start from these, a shipped name or a .safetensors file, whatever their classes."""
+    """Start from these, a shipped name, a .safetensors file or a run's folder, whatever classes."""
     freeze: Annotated[list[str] | None, Many] = None
     """Parts of the network that stay as they are, such as backbone or backbone.stem."""
     val: str | None = None
@@ -107,7 +107,10 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        line = parse_yaml(f"{key}: {text}", f"--set {pair}") if equals and key else None
+        try:
+            line = parse_yaml(f"{key}: {text}", f"--set {pair}") if equals and key else None
+        except DataError:
+            line = None
         if not isinstance(line, dict):
             raise VovnetError(f"--set {pair}: write KEY=VALUE, a recipe's key and a YAML value")
         values |= line
@@ -184,7 +187,7 @@ def val(
     data
         A VOC, COCO or YOLO dataset, PATH or PATH@SPLIT.
     weights
-        A shipped name or a .safetensors file.
+        A shipped name, a .safetensors file or a run's folder.
     split
         Which split (default: val, else test).
     model

@@ -7,6 +7,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import torch
 from PIL import Image
 
 from vovnet.data.images import open_image
@@ -18,6 +19,7 @@ from vovnet.distributed import (
     gather_objects,
     is_main,
     rank,
+    sum_across,
     world_size,
 )
 from vovnet.errors import DataError
@@ -75,6 +77,7 @@ def evaluate(
     *,
     batch: int = 8,
     on_images: Callable[[int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """COCO AP, VOC07 11-point AP and VOC area AP at IoU 0.5, overall and per class, 0..1.
 
@@ -84,24 +87,33 @@ def evaluate(
 
     Several processes share the images, and all return what one alone would: they look with the
     main process's weights, and at the very batches that one alone would make. `on_images` hears of
-    this process's images only.
+    this process's images only. `stop` is asked after every batch: when it says so in one process,
+    all of them raise KeyboardInterrupt.
     """
     if dataset.names != detector.names:
         raise DataError(
             f"{dataset.root}: classes {', '.join(dataset.names)} are not the model's: "
             f"{', '.join(detector.names)}; give other weights or other data"
         )
+    device = next(detector.parameters()).device
     broadcast_state(detector.network)
     was_training = detector.training
     detector.eval()
-    shares = gather_objects(_own_share(detector, dataset, batch, on_images))
+    own = _own_share(detector, dataset, batch, on_images, stop)
     detector.train(was_training)
+    if stop is not None and sum_across(torch.tensor(float(stop()), device=device)) > 0:
+        raise KeyboardInterrupt
+    shares = gather_objects(own)
     seen = sorted(itertools.chain(*shares), key=attrgetter("index"))
     return broadcast_object(_metrics(seen, dataset, detector.masks) if is_main() else None)
 
 
 def _own_share(
-    detector: Detector, dataset: Dataset, batch: int, on_images: Callable[[int], None] | None
+    detector: Detector,
+    dataset: Dataset,
+    batch: int,
+    on_images: Callable[[int], None] | None,
+    stop: Callable[[], bool] | None,
 ) -> list[_Seen]:
     """What this process sees: every batch whose number, by the count of processes, is its rank."""
     indices = [i for i in range(len(dataset)) if i // batch % world_size() == rank()]
@@ -113,6 +125,8 @@ def _own_share(
         # Whole-image masks of a data set would fill the memory.
         rows = coco_rows(one, record, "segm") if detector.masks else []
         seen.append(_Seen(index, replace(one, masks=None), rows))
+        if stop is not None and stop():
+            break
     return seen
 
 

@@ -1,5 +1,6 @@
 """What a name given to `vovnet bench` means: a network of ours, timm's or torchvision's, a file."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,8 +64,8 @@ class Target:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a name means trained weights: shipped ones or a .safetensors file."""
-    return name in SHIPPED or name.endswith(".safetensors")
+    """Whether a name means trained weights: shipped ones, a .safetensors file or a run's folder."""
+    return name in SHIPPED or name.endswith(".safetensors") or os.path.isdir(name)
 
 
 def open_target(

@@ -2,3 +2,5 @@
 
 from vovnet.losses.target import InstanceMasks as InstanceMasks
 from vovnet.losses.target import Target as Target
+from vovnet.losses.term import Term as Term
+from vovnet.losses.term import means as means

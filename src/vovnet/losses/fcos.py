@@ -10,8 +10,8 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
-from vovnet.distributed import shared_total
 from vovnet.losses.target import Target
+from vovnet.losses.term import Term
 
 _ELEMENTS = 2**21  # point-box pairs looked at together
 
@@ -81,7 +81,7 @@ class FCOSLoss:
 
     def __call__(
         self, outputs: Any, targets: Sequence[Target], image_size: tuple[int, int]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Term]:
         """Terms "class", "box", "centerness"; finite also when no image has an object.
 
         `outputs` has class_logits N×A×C, distances N×A×4 in strides, centerness N×A logits.
@@ -100,14 +100,14 @@ class FCOSLoss:
             index = matched[i][positive[i]]
             wanted[i, positive[i], target.labels[index]] = 1.0
             truth[i, positive[i]] = target.boxes[index]
-        count = shared_total(positive.sum())
+        count = positive.sum()
         weight = balance[positive]
         boxes = decode_distances(distances, points, strides)
         overlap = generalized_box_iou_loss(boxes[positive], truth[positive])
         said = outputs.centerness.float()[positive]
         centre = nn.functional.binary_cross_entropy_with_logits(said, weight, reduction="sum")
         return {
-            "class": sigmoid_focal_loss(logits, wanted, reduction="sum") / count,
-            "box": (overlap * weight).sum() / shared_total(weight.sum(), 1e-6),
-            "centerness": centre / count,
+            "class": Term(sigmoid_focal_loss(logits, wanted, reduction="sum"), count),
+            "box": Term((overlap * weight).sum(), weight.sum(), 1e-6),
+            "centerness": Term(centre, count),
         }

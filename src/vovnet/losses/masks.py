@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from vovnet.distributed import shared_total
 from vovnet.errors import DataError
 from vovnet.losses.regions import Regions
 from vovnet.losses.target import InstanceMasks, Target
+from vovnet.losses.term import Term
 
 
 @torch.no_grad()
@@ -45,10 +45,11 @@ def masked_objects(regions: Regions, target: Target) -> Regions:
     return Regions(found.boxes[drawn], found.matched[drawn])
 
 
-def mask_loss(logits: Tensor, seen: Tensor) -> Tensor:
-    """Mean binary cross-entropy of R×S×S logits; 0, but with a gradient, for no regions."""
+def mask_loss(logits: Tensor, seen: Tensor, count: Tensor) -> Term:
+    """Binary cross-entropy of R×S×S logits, a mask's mean over its cells; `count` is R as a tensor.
+    0, but with a gradient, for no regions."""
     total = nn.functional.binary_cross_entropy_with_logits(logits, seen, reduction="sum")
-    return total / shared_total(seen.new_full((), seen.numel()))
+    return Term(total / logits.shape[1:].numel(), count)
 
 
 @torch.no_grad()

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from vovnet.boxes.coding import decode_offsets, encode_offsets
-from vovnet.distributed import shared_total
 from vovnet.losses.matching import match_priors
 from vovnet.losses.target import Target
+from vovnet.losses.term import Term
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def multibox(
     targets: Sequence[Target],
     rule: MatchRule,
     eligible: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Term, Term]:
     """Softmax over classes (column 0 is background) and smooth L1, both over all positives.
 
     `logits` N×A×(1+C), `offsets` N×A×4, `priors` A×4 or N×A×4 (centre x, centre y, width, height in
@@ -63,10 +63,10 @@ def multibox(
     # A match of -1 is the last one, background.
     wanted = torch.cat([labels + 1, labels.new_zeros(1)])[matches[training]]
     classes = nn.functional.cross_entropy(logits[training], wanted, reduction="sum")
-    total = shared_total(positive.sum())
+    count = positive.sum()
     truth = encode_offsets(boxes[matches[found]], priors.expand_as(offsets)[found], rule.variances)
     box = nn.functional.smooth_l1_loss(offsets[found], truth, reduction="sum")
-    return classes / total, box / total
+    return Term(classes, count), Term(box, count)
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class MultiBoxLoss:
         outputs: tuple[Tensor, Tensor],
         targets: Sequence[Target],
         image_size: tuple[int, int],
-    ) -> dict[str, Tensor]:
-        """Loss terms "class" and "box", scalars, each over the positives of the whole batch.
+    ) -> dict[str, Term]:
+        """Loss terms "class" and "box", each over the positives of the whole batch.
 
         `outputs` are class logits N×A×(1+C) and offsets N×A×4; see `multibox`.
         """
@@ -110,7 +110,7 @@ class RefineLoss:
         outputs: tuple[Tensor, Tensor, Tensor, Tensor],
         targets: Sequence[Target],
         image_size: tuple[int, int],
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Term]:
         """Loss terms "arm_class", "arm_box", "class" and "box"; `outputs`: `RefineDetOutput`."""
         arm_logits, arm_offsets, logits, offsets = (x.float() for x in outputs)
         anchors = self.anchors.to(logits.device)

@@ -1,7 +1,7 @@
 """What a two-stage detector learns from: anchors and regions matched, sampled and scored.
 
-Faster R-CNN (arXiv 1506.01497 section 3.1.2), with the constants of FPN (arXiv 1612.03144). Every
-draw takes torch's global generator.
+Faster R-CNN (arXiv 1506.01497 section 3.1.2), with the constants of FPN (arXiv 1612.03144). What
+is drawn for an image follows from its target's seed, whatever images are computed with it.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,9 @@ from torchvision.ops import box_convert
 
 from vovnet.boxes.coding import encode_offsets
 from vovnet.boxes.iou import iou_rows
-from vovnet.distributed import shared_total
 from vovnet.losses.target import Target
+from vovnet.losses.term import Term
+from vovnet.streams import stream_seed
 
 BACKGROUND, BETWEEN = -1, -2
 REGION_VARIANCES = (0.1, 0.2)  # of the second stage; the first stage has none
@@ -43,24 +44,28 @@ def match_anchors(anchors: Tensor, boxes: Tensor, high: float = 0.7, low: float 
     return torch.where(is_peak, owner, matched)
 
 
-def sampled(positive: Tensor, negative: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:
+def sampled(
+    positive: Tensor, negative: Tensor, count: int, share: float, seed: int
+) -> tuple[Tensor, Tensor]:
     """Indices of at most `count`·`share` positives, drawn at random, and of negatives for the rest.
 
     `positive` and `negative` are vectors of bool.
     """
-    chosen = _draw(positive, int(count * share))
-    return chosen, _draw(negative, count - len(chosen))
+    generator = torch.Generator(positive.device).manual_seed(seed)
+    chosen = _draw(positive, int(count * share), generator)
+    return chosen, _draw(negative, count - len(chosen), generator)
 
 
-def _draw(mask: Tensor, most: int) -> Tensor:
+def _draw(mask: Tensor, most: int, generator: torch.Generator) -> Tensor:
     indices = mask.nonzero()[:, 0]
-    return indices[torch.randperm(len(indices), device=indices.device)[:most]]
+    order = torch.randperm(len(indices), generator=generator, device=indices.device)
+    return indices[order[:most]]
 
 
 def proposal_loss(
-    objectness: Tensor, offsets: Tensor, anchors: Tensor, targets: Sequence[Target], count: int
-) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy and smooth L1 of the first stage, over `count` anchors an image.
+    objectness: Tensor, offsets: Tensor, anchors: Tensor, targets: Sequence[Target], most: int
+) -> tuple[Term, Term]:
+    """Binary cross-entropy and smooth L1 of the first stage, over `most` anchors an image.
 
     `objectness` N×A logits, `offsets` N×A×4 against `anchors` A×4 xyxy; half of the sample is
     positive where there are enough. Both are means over the sample.
@@ -69,7 +74,8 @@ def proposal_loss(
     logits, labels, said, wanted = [], [], [], []
     for i, target in enumerate(targets):
         matched = match_anchors(anchors, target.boxes)
-        positive, negative = sampled(matched >= 0, matched == BACKGROUND, count, 0.5)
+        seed = stream_seed(target.seed, "anchors")
+        positive, negative = sampled(matched >= 0, matched == BACKGROUND, most, 0.5, seed)
         index = torch.cat([positive, negative])
         logits.append(objectness[i, index])
         labels.append((matched[index] >= 0).float())
@@ -79,8 +85,8 @@ def proposal_loss(
     score, label = torch.cat(logits), torch.cat(labels)
     classes = binary_cross_entropy_with_logits(score, label, reduction="sum")
     box = smooth_l1_loss(torch.cat(said), torch.cat(wanted), beta=_BETA, reduction="sum")
-    total = shared_total(label.new_full((), len(label)))
-    return classes / total, box / total
+    count = label.new_full((), len(label))
+    return Term(classes, count), Term(box, count)
 
 
 class Regions(NamedTuple):
@@ -107,16 +113,16 @@ def match_regions(proposals: Tensor, target: Target, threshold: float = 0.5) -> 
     return Regions(boxes, owner.masked_fill(best < threshold, BACKGROUND))
 
 
-def sample_regions(regions: Regions, count: int, share: float = 0.25) -> Regions:
+def sample_regions(regions: Regions, count: int, seed: int, share: float = 0.25) -> Regions:
     """At most `count` regions drawn at random, `share` of them with an object at the most."""
     found = regions.matched >= 0
-    index = torch.cat(sampled(found, ~found, count, share))
+    index = torch.cat(sampled(found, ~found, count, share, stream_seed(seed, "regions")))
     return Regions(regions.boxes[index], regions.matched[index])
 
 
 def region_loss(
     logits: Tensor, offsets: Tensor, regions: Sequence[Regions], targets: Sequence[Target]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Term, Term]:
     """Cross-entropy and smooth L1 of the second stage, means over all R regions of the batch.
 
     `logits` R×(1+C), column 0 is background; `offsets` R×C×4, a box for every class.
@@ -133,5 +139,5 @@ def region_loss(
     label, row = torch.cat(labels), torch.cat(rows)
     said = offsets[row, label[row] - 1]
     box = smooth_l1_loss(said, torch.cat(wanted), beta=_BETA, reduction="sum")
-    total = shared_total(logits.new_full((), len(label), dtype=torch.float32))
-    return cross_entropy(logits, label, reduction="sum") / total, box / total
+    count = logits.new_full((), len(label), dtype=torch.float32)
+    return Term(cross_entropy(logits, label, reduction="sum"), count), Term(box, count)

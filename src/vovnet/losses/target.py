@@ -29,12 +29,14 @@ class InstanceMasks(NamedTuple):
 class Target(NamedTuple):
     """Objects of one image: boxes G×4 float32 xyxy in input pixels, labels G int64; G may be 0.
 
-    `masks` are there when the network that trains on the target draws masks.
+    `masks` are there when the network that trains on the target draws masks. From `seed` follows
+    what a loss draws at random for the image.
     """
 
     boxes: Tensor
     labels: Tensor
     masks: InstanceMasks | None = None
+    seed: int = 0
 
     def to(self, device: torch.device) -> "Target":
         """The target on a device; from pinned memory a GPU fetches it without a wait."""
@@ -43,4 +45,4 @@ class Target(NamedTuple):
             return tensor.to(device, non_blocking=device.type == "cuda")
 
         masks = self.masks and InstanceMasks(*map(there, self.masks))
-        return Target(there(self.boxes), there(self.labels), masks)
+        return Target(there(self.boxes), there(self.labels), masks, self.seed)

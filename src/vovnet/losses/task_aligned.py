@@ -15,8 +15,8 @@ from torchvision.ops import generalized_box_iou_loss
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
 from vovnet.boxes.rows import BatchRows
-from vovnet.distributed import shared_total
 from vovnet.losses.target import Target
+from vovnet.losses.term import Term
 
 
 class Assignment(NamedTuple):
@@ -116,8 +116,8 @@ class TaskAlignedLoss:
         outputs: tuple[Tensor, Tensor],
         targets: Sequence[Target],
         image_size: tuple[int, int],
-    ) -> dict[str, Tensor]:
-        """Loss terms "class" and "box", scalars; finite also when no image has an object.
+    ) -> dict[str, Term]:
+        """Loss terms "class" and "box"; finite also when no image has an object.
 
         `outputs` are class logits N×A×C and distances N×A×4 (see `VoVDetOutput`); targets and
         `image_size` (height, width) are in input pixels.
@@ -128,12 +128,12 @@ class TaskAlignedLoss:
         points, strides = points.to(logits.device), strides.to(logits.device)
         boxes = decode_distances(distances.float(), points, strides)
         point, label, weight, truth = assign(logits, boxes, points, targets)
-        total = shared_total(weight.sum())
+        count = weight.sum()
         overlap = generalized_box_iou_loss(boxes.flatten(0, 1)[point], truth)
         # Cross-entropy of logit x and target t is softplus(x) - t·x, and few targets are not 0.
         told = logits.flatten(0, 1)[point, label]
         classes = nn.functional.softplus(logits).sum() - (told * weight).sum()
         return {
-            "class": classes / total,
-            "box": self.box_weight * (overlap * weight).sum() / total,
+            "class": Term(classes, count),
+            "box": Term(self.box_weight * (overlap * weight).sum(), count),
         }

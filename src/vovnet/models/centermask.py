@@ -16,11 +16,11 @@ from torchvision.ops import clip_boxes_to_image
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
 from vovnet.boxes.nms import best_pairs, likely_rows, suppress
-from vovnet.distributed import shared_total
 from vovnet.losses.fcos import FCOSLoss
 from vovnet.losses.masks import mask_loss, mask_overlaps, mask_targets, masked_objects
 from vovnet.losses.regions import Regions, match_regions
 from vovnet.losses.target import Target
+from vovnet.losses.term import Term
 from vovnet.models.backbone import Backbone
 from vovnet.models.detector import Found
 from vovnet.models.fpn import Pyramid, pool_regions, sqrt_area
@@ -131,7 +131,7 @@ class CenterMask(nn.Module):
     """N×3×H×W images, sides multiples of 128, to a `CenterMaskOutput`, alike in train and eval.
 
     The backbone gives maps at strides 8, 16 and 32. Masks are drawn on the boxes found, so they
-    lie in `loss` and `decode`. `num_classes` counts objects only.
+    lie in `terms` and `decode`. `num_classes` counts objects only.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, spec: CenterMaskSpec) -> None:
@@ -149,9 +149,9 @@ class CenterMask(nn.Module):
         maps = self.pyramid(images)
         return CenterMaskOutput(*maps, *self.boxes(maps))
 
-    def loss(
+    def terms(
         self, outputs: CenterMaskOutput, targets: Sequence[Target], image_size: tuple[int, int]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Term]:
         """Terms "class", "box", "centerness", "mask" and "mask_score"."""
         terms = self.criterion(outputs, targets, image_size)
         with torch.no_grad():
@@ -165,11 +165,13 @@ class CenterMask(nn.Module):
         labels = torch.cat([t.labels[r.matched] for r, t in pairs])
         logits = of_class(self.mask_head(features).float(), labels)
         seen = torch.cat([mask_targets(t.masks, r, MASK) for r, t in pairs if t.masks is not None])
-        terms["mask"] = mask_loss(logits, seen)
-        terms["mask_score"] = self._score_loss(features, logits, labels, seen, regions, targets)
+        count = logits.new_full((), len(labels))
+        terms["mask"] = mask_loss(logits, seen, count)
+        apart = self._score_distance(features, logits, labels, seen, regions, targets)
+        terms["mask_score"] = Term(apart, count)
         return terms
 
-    def _score_loss(
+    def _score_distance(
         self,
         features: Tensor,
         logits: Tensor,
@@ -181,8 +183,7 @@ class CenterMask(nn.Module):
         probabilities = logits.detach().sigmoid()
         guessed = of_class(self.mask_score(features, probabilities), labels)
         overlaps = mask_overlaps(probabilities, seen, regions, targets)
-        count = shared_total(guessed.new_full((), len(labels)))
-        return (guessed - overlaps).square().sum() / count
+        return (guessed - overlaps).square().sum()
 
     def decode(
         self, outputs: CenterMaskOutput, image_size: tuple[int, int], conf: float, iou: float

@@ -15,6 +15,7 @@ from vovnet.boxes.coding import decode_distances, decode_offsets
 from vovnet.boxes.nms import best_pairs, likely_rows, suppress
 from vovnet.detections import Detections
 from vovnet.losses.target import Target
+from vovnet.losses.term import Term, means
 from vovnet.models.input_spec import InputSpec, Placement
 from vovnet.models.mask_head import paste_masks
 
@@ -33,7 +34,7 @@ class Found(NamedTuple):
     mask_scores: Tensor | None = None
 
 
-Criterion = Callable[[Any, Sequence[Target], tuple[int, int]], dict[str, Tensor]]
+Criterion = Callable[[Any, Sequence[Target], tuple[int, int]], dict[str, Term]]
 # (outputs, (height, width) of the input, score threshold, NMS overlap) -> one Found per image
 Decoder = Callable[[Any, tuple[int, int], float, float], list[Found]]
 
@@ -42,7 +43,7 @@ class Detector(nn.Module):
     """Network, criterion, decoder, input and class names under one roof.
 
     `forward` is the network's: one dense tensor N×3×H×W in (see `InputSpec.normalize`), one named
-    tuple of tensors out. `loss` and `decode` read that tuple, by the criterion and the decoder
+    tuple of tensors out. `terms` and `decode` read that tuple, by the criterion and the decoder
     given; without them by the network's own methods, for a second stage has weights too.
     """
 
@@ -71,12 +72,18 @@ class Detector(nn.Module):
         """Images N×3×H×W, normalised, to the network's named tuple of dense predictions."""
         return self.network(images)
 
+    def terms(
+        self, outputs: Any, targets: Sequence[Target], image_size: tuple[int, int]
+    ) -> dict[str, Term]:
+        """Named loss terms, not divided yet: a batch may be larger than these images."""
+        criterion: Any = self.criterion or self.network.terms
+        return criterion(outputs, targets, image_size)
+
     def loss(
         self, outputs: Any, targets: Sequence[Target], image_size: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """Named scalar loss terms; their sum is what training minimises."""
-        criterion: Any = self.criterion or self.network.loss
-        return criterion(outputs, targets, image_size)
+        """Named scalar loss terms of a batch; their sum is what training minimises."""
+        return means(self.terms(outputs, targets, image_size))
 
     def decode(
         self, outputs: Any, image_size: tuple[int, int], conf: float = 0.25, iou: float = 0.6

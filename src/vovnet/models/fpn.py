@@ -62,15 +62,18 @@ def pool_regions(
 
     `boxes` and `levels` hold one tensor an image: R×4 xyxy in input pixels, and each box's index
     into `maps`. Samples are aligned to pixel centres (as in detectron2, unlike torchvision's own
-    detectors).
+    detectors). Whatever the maps' precision, places are computed in that of the boxes: bf16 knows
+    only every fourth pixel beyond 512.
     """
     image = [b.new_full((len(b), 1), i) for i, b in enumerate(boxes)]
     rois = torch.cat([torch.cat(image), torch.cat(list(boxes))], 1)
+    kind = maps[0].dtype
     level = torch.cat(list(levels))
     pooled = None
     for index, (features, stride) in enumerate(zip(maps, strides, strict=True)):
         here = (level == index).nonzero()[:, 0]
-        part = roi_align(features, rois[here].to(features.dtype), size, 1 / stride, 2, True)
+        seen = features.to(rois.dtype)  # torch has no RoIAlign of two precisions
+        part = roi_align(seen, rois[here], size, 1 / stride, 2, True).to(kind)
         if pooled is None:
             pooled = part.new_zeros(len(rois), *part.shape[1:])
         pooled = pooled.index_copy(0, here, part)

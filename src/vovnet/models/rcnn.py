@@ -29,6 +29,7 @@ from vovnet.losses.regions import (
     sample_regions,
 )
 from vovnet.losses.target import Target
+from vovnet.losses.term import Term
 from vovnet.models.backbone import Backbone
 from vovnet.models.detector import Found
 from vovnet.models.fpn import Pyramid, canonical_levels, group_norm, pool_regions
@@ -88,7 +89,7 @@ class RCNN(nn.Module):
     """N×3×H×W images, sides multiples of 32, to an `RCNNOutput`, alike in train and eval.
 
     The backbone gives maps at strides 4 to 32. The second stage runs on the regions that the first
-    proposes, so it lies in `loss` and `decode`. `num_classes` counts the background; `regions` is
+    proposes, so it lies in `terms` and `decode`. `num_classes` counts the background; `regions` is
     how many of an image train the second stage.
     """
 
@@ -117,16 +118,16 @@ class RCNN(nn.Module):
         p2, p3, p4, p5, p6 = maps
         return RCNNOutput(p2, p3, p4, p5, p6, torch.cat(flat, 1), torch.cat(boxes, 1))
 
-    def loss(
+    def terms(
         self, outputs: RCNNOutput, targets: Sequence[Target], image_size: tuple[int, int]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Term]:
         """Terms "proposal_class", "proposal_box", "class", "box" and, if it draws them, "mask"."""
         objectness, offsets = outputs.objectness.float(), outputs.offsets.float()
         anchors = self._anchors(outputs, image_size)
         first = proposal_loss(objectness, offsets, torch.cat(anchors), targets, _ANCHORS_SAMPLED)
         proposals = self._propose(outputs, image_size)
         regions = [
-            sample_regions(match_regions(p, t), self.regions)
+            sample_regions(match_regions(p, t), self.regions, t.seed)
             for p, t in zip(proposals, targets, strict=True)
         ]
         logits, deltas = self.box_head(self._pool(outputs, [r.boxes for r in regions], _BOX_CELLS))
@@ -139,7 +140,8 @@ class RCNN(nn.Module):
             masks = self.mask_head(self._pool(outputs, [r.boxes for r in drawn], POOLED)).float()
             labels = torch.cat([t.labels[r.matched] for r, t in pairs])
             seen = [mask_targets(t.masks, r, MASK) for r, t in pairs if t.masks is not None]
-            terms["mask"] = mask_loss(of_class(masks, labels), torch.cat(seen))
+            count = masks.new_full((), len(labels))
+            terms["mask"] = mask_loss(of_class(masks, labels), torch.cat(seen), count)
         return terms
 
     def decode(

@@ -89,10 +89,16 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def weights_path(name_or_path: str | Path) -> Path:
-    """The file of a shipped name, or the path itself; did-you-mean if it is neither."""
+    """The file of a shipped name, of a run's folder (its best weights, else its last), or the path
+    itself; did-you-mean if it is none of them, `WeightsError` for a folder without weights."""
     text = str(name_or_path)
     if text in SHIPPED:
         return SHIPPED[text]
+    if os.path.isdir(text):
+        files = [Path(text) / "weights" / f"{which}.safetensors" for which in ("best", "last")]
+        if not any(map(os.path.isfile, files)):
+            raise WeightsError(f"{text}: no best or last weights in it; give a run's folder")
+        return next(filter(os.path.isfile, files))
     if not os.path.exists(text) and "/" not in text and not text.endswith(".safetensors"):
         raise UnknownNameError("weights", text, SHIPPED)
     return Path(text)

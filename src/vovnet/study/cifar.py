@@ -22,7 +22,7 @@ from vovnet.data.loader import Batch
 from vovnet.device import keep_freed_memory, usable_device
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.files import write_atomically
-from vovnet.losses import Target
+from vovnet.losses import Target, Term
 from vovnet.models import create_model
 from vovnet.models.cifar import SPECS
 from vovnet.models.detector import Detector
@@ -99,8 +99,10 @@ def _stepper(recipe: Recipe, train: Cifar, device: torch.device) -> Stepper:
 
 def _cross_entropy(
     logits: Tensor, targets: Sequence[Target], image_size: tuple[int, int]
-) -> dict[str, Tensor]:
-    return {"class": F.cross_entropy(logits.float(), torch.cat([t.labels for t in targets]))}
+) -> dict[str, Term]:
+    labels = torch.cat([t.labels for t in targets])
+    total = F.cross_entropy(logits.float(), labels, reduction="sum")
+    return {"class": Term(total, total.new_full((), len(labels)))}
 
 
 Triple = tuple[float, float, float]

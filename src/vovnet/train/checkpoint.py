@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vovnet.data.record import Dataset
 from vovnet.distributed import broadcast_object, is_main
-from vovnet.errors import DataError, WeightsError
+from vovnet.errors import DataError, VovnetError, WeightsError
 from vovnet.models.weights import load_metadata, load_tensors, save_tensors
 from vovnet.train.ema import WeightAverage
 from vovnet.train.optimizers import make_optimizers
@@ -49,6 +49,22 @@ def fingerprint(dataset: Dataset) -> str:
     """Of the names of a dataset's classes and images, in their order, wherever they lie."""
     names = [*dataset.names, *(record.path.name for record in dataset.records)]
     return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+def check_resumable(folder: Path, begin_again: str) -> None:
+    """Raise `VovnetError` if `folder` holds no state to go on from; `begin_again` is the verb that
+    begins its run anew."""
+    if (folder / "state.safetensors").is_file():
+        return
+    if not folder.is_dir():
+        raise VovnetError(f"{folder}: no such folder; give a run's folder, such as runs/train/NAME")
+    config = folder / "config.yaml"
+    if config.is_file():
+        raise VovnetError(
+            f"{folder}: this run ended before it had saved anything; begin it again with: "
+            f"vovnet {begin_again} --config {config}"
+        )
+    raise VovnetError(f"{folder}: no state.safetensors to resume from; give a run's folder")
 
 
 def check_data(folder: Path, dataset: Dataset) -> None:

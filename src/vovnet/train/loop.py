@@ -27,6 +27,7 @@ from vovnet.limits import usable_cores
 from vovnet.models.detector import Detector
 from vovnet.models.sync_norm import synchronize_norms
 from vovnet.models.weights import save_detector
+from vovnet.streams import stream_seed
 from vovnet.train.checkpoint import (
     Learned,
     Progress,
@@ -46,8 +47,9 @@ from vovnet.train.transfer import freeze
 from vovnet.train.watch import DivergedError
 
 StepHook = Callable[[EpochReport, int], None]  # (epoch so far, steps in the epoch)
-# Called with the averaged detector, before the epoch counts as done; says whether to stop here.
-EpochHook = Callable[[EpochReport, Detector, bool], bool]  # (epoch, averaged, evaluation is due)
+# Called with (epoch, averaged detector, whether an evaluation is due, whether a stop has been asked
+# for), before the epoch counts as done; says whether to end here.
+EpochHook = Callable[[EpochReport, Detector, bool, Callable[[], bool]], bool]
 
 
 @dataclass
@@ -152,7 +154,7 @@ def train(
                 run.progress, epoch=run.progress.epoch + 1, step_of_epoch=0, report={}
             )
             averaged = _save_weights(run, dataset.names)
-            done = bool(on_epoch and on_epoch(report, averaged, due))
+            done = bool(on_epoch and on_epoch(report, averaged, due, lambda: stop.asked))
             run.save()
             if done:
                 break
@@ -340,13 +342,26 @@ def _parts_of_steps(
         yield parts, time.perf_counter() - began
 
 
+def _seeded(parts: list[Batch], seed: int, step: int) -> list[Batch]:
+    """The parts of a step with a seed for every target, by its image's place in the whole step:
+    two-stage detectors draw the regions they train on, and must draw the same after a stop, in
+    other parts, and in more processes."""
+    seeded = []
+    for number, part in enumerate(parts):
+        first = (number * world_size() + rank()) * len(part.targets)
+        targets = [
+            target._replace(seed=stream_seed(seed, "step", step, first + i))
+            for i, target in enumerate(part.targets)
+        ]
+        seeded.append(part._replace(targets=targets))
+    return seeded
+
+
 def _take_step(run: Run, parts: list[Batch], report: EpochReport) -> None:
     recipe, step = run.recipe, run.progress.step
-    # Two-stage detectors draw the regions they train on; a resumed run must draw the same.
-    torch.manual_seed((recipe.seed + step * world_size() + rank()) % 2**63)
     report.lr = recipe.lr_at(step, run.length.total(step, run.progress.seconds))
     try:
-        losses = run.stepper(parts, report.lr)
+        losses = run.stepper(_seeded(parts, recipe.seed, step), report.lr)
     except DivergedError as error:
         raise DivergedError(
             f"{error} in epoch {report.epoch + 1}, step {step + 1}, at lr {report.lr:.2g}; "

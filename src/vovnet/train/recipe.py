@@ -32,7 +32,7 @@ class Recipe:
     metric: str = "map_50_95"  # which figure of an evaluation decides about best.safetensors
     patience: int = 0  # stop after so many evaluations without a better one; 0 = never
 
-    weights: str | None = None  # start from these: a shipped name or a .safetensors file
+    weights: str | None = None  # start from these: a shipped name, a file or a run's folder
     freeze: tuple[str, ...] = ()  # parts of the network that stay as they are: backbone, ...
 
     # Length: at most one of the three; by none of them it follows from the number of images.
@@ -135,7 +135,8 @@ def _between(when: tuple[float, float, float], share: float) -> float:
 
 LENGTHS = ("epochs", "steps", "minutes")
 # What a run that goes on may have otherwise than it began: how long it is, and how it uses the
-# machine. (With another `accumulate` batch norms see other parts; `cache` device rounds otherwise.)
+# machine. (With another `accumulate` batch norms, and they alone, see other parts; `cache` device
+# rounds otherwise.)
 CHANGEABLE = (
     *LENGTHS,
     *("accumulate", "workers", "cache", "graphs", "save_minutes", "tensorboard"),

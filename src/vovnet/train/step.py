@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vovnet.data.loader import Batch
-from vovnet.distributed import mean_across
 from vovnet.errors import VovnetError, is_killed_worker, is_out_of_memory
 from vovnet.models.detector import Detector
 from vovnet.train.checkpoint import Learned
 from vovnet.train.defaults import equal_parts
+from vovnet.train.parts import StepLoss
 from vovnet.train.recipe import Recipe
 from vovnet.train.watch import DivergedError
 
@@ -40,51 +40,43 @@ class Stepper:
         self.device = device
 
     def __call__(self, parts: Sequence[Batch], lr: float) -> dict[str, float]:
-        """One step on the images of all `parts`; returns the loss terms as numbers, the means over
-        parts and processes.
+        """One step on the images of all `parts`; returns the loss terms as numbers, over all parts
+        and processes.
 
         Raises `DivergedError` before the weights, still good, are touched; `VovnetError` when
         memory runs out.
         """
         for group in (g for optimizer in self.learned.optimizers for g in optimizer.param_groups):
             group["lr"] = lr
-        terms: dict[str, float] = {}
-        for number, part in enumerate(parts):
-            last = number == len(parts) - 1
+        loss = StepLoss(self.learned.network.parameters(), self.learned.scaler, len(parts))
+        for part in parts:
             try:
-                found = self._forward_and_back(part, len(parts), last)
+                self._forward_and_back(part, loss)
             except (RuntimeError, MemoryError) as error:
                 # A loader's worker that was killed is told of wherever this process happens to be.
                 if not is_out_of_memory(error) or is_killed_worker(error):
                     raise
                 raise VovnetError(_memory_advice(part, self.recipe)) from None
-            for name, value in found.items():
-                terms[name] = terms.get(name, 0.0) + value / len(parts)
+        loss.finish()
+        terms = loss.terms
         self.learned.watch.add(sum(terms.values()))
         self._update()
         return terms
 
-    def _forward_and_back(self, part: Batch, parts: int, last: bool) -> dict[str, float]:
+    def _forward_and_back(self, part: Batch, loss: StepLoss) -> None:
         detector = self.detector
         pixels, targets = part.to(self.device)
         images = detector.input_spec.normalize(pixels)
         dtype = AUTOCAST.get(self.recipe.amp)
-        with self._without_sync(last):
+        with self._without_sync(loss.parts):
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 outputs = self.forward(images)
-                losses = detector.loss(outputs, targets, (images.shape[2], images.shape[3]))
-            values = torch.stack(list(losses.values()))
-            terms = dict(zip(losses, mean_across(values.detach()).tolist(), strict=True))
-            for name, value in terms.items():
-                if not math.isfinite(value):
-                    raise DivergedError(f"loss term {name!r} became {value}")
-            total: Tensor = self.learned.scaler.scale(values.sum() / parts)
-            total.backward()
-        return terms
+                terms = detector.terms(outputs, targets, (images.shape[2], images.shape[3]))
+            loss.add(terms)
 
-    def _without_sync(self, last: bool) -> AbstractContextManager[None]:
-        """Processes exchange gradients once a step, with its last part."""
-        if isinstance(self.forward, DistributedDataParallel) and not last:
+    def _without_sync(self, parts: int) -> AbstractContextManager[None]:
+        """Of several parts, the gradients are exchanged by `StepLoss`, after the last."""
+        if isinstance(self.forward, DistributedDataParallel) and parts > 1:
             return self.forward.no_sync()
         return nullcontext()
 
