@@ -211,6 +211,15 @@ def test_peak_memory_is_at_least_the_weights():
     assert (found.unit, found.n) == ("byte", 3)
 
 
+def test_the_child_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    for module in ("tempfile", "json", "ctypes"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('taken from the wrong place')")
+    monkeypatch.chdir(tmp_path)
+    target = Target("linear", 8, network=nn.Sequential(nn.Flatten(), nn.Linear(192, 8)))
+    found = peak_memory(target, 1, "eager", "fp32", "cpu", 1)
+    assert (found.valid, found.reason) == (True, None)
+
+
 def test_a_network_without_an_importable_name_has_no_peak_memory():
     class Local(nn.Module):
         pass

@@ -8,6 +8,7 @@ runs the job that `peak_memory` wrote as JSON, on pickled networks or ONNX files
 import ctypes
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,12 @@ from vovnet.runtimes.convert import FlatNetwork, write_onnx
 _PASSES, _REPEATS = 2, 3
 _SMALL = 32  # pixels; what the process runs first
 _TIMEOUT = 600  # seconds; compiling a large network takes minutes
+# The child imports what this process would: "-m" would look into the current folder first, where
+# anything may lie that is called like a module.
+_CHILD = (
+    f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r}); import runpy; "
+    "runpy.run_module('vovnet.lab.memory', run_name='__main__', alter_sys=True)"
+)
 _HOST = (
     "peak resident memory (VmHWM) of a fresh process during inference, above that process's after "
     "it had run a small network in the same runtime; weights included, conversion not"
@@ -89,7 +96,7 @@ def _deep_recursion() -> Iterator[None]:
 
 
 def _in_a_child(paths: list[Path], method: str) -> Measurement:
-    command = [sys.executable, "-m", "vovnet.lab.memory", *map(str, paths)]
+    command = [sys.executable, "-c", _CHILD, os.pathsep.join(sys.path), *map(str, paths)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
