@@ -2,14 +2,15 @@
 
     python benchmarks/open_speed.py [--images 100000] [--boxes 5] [--work /tmp/open_speed]
 
-The sets are made once below --work: one small picture, hard-linked, with random boxes. Each is
+The sets are made once below --work: one small picture many times, with random boxes. Each is
 opened in a process of its own, so that the peak is its own. Prints CSV: processor seconds, and the
 peak of resident memory above that of a process that only imports the package.
 """
 
 import argparse
+import io
 import json
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,14 +20,18 @@ from PIL import Image
 
 SIDE = 64
 OPEN = """
-import resource, sys, time
+import sys, time
 from vovnet.data.open import open_dataset
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-began = time.process_time()
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+before, began = peak(), time.process_time()
 data = open_dataset(sys.argv[1], "train")
 seconds = time.process_time() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(len(data), sum(len(r.boxes) for r in data.records), round(seconds, 2), round(peak / 1024))
+boxes = sum(len(record.boxes) for record in data.records)
+print(len(data), boxes, round(seconds, 2), round((peak() - before) / 1024))
 """
 
 
@@ -37,18 +42,18 @@ def boxes(images: int, each: int) -> np.ndarray:
     return np.concatenate((corners, corners + rng.integers(4, 16, (images, each, 2))), 2)
 
 
-def link_pictures(folder: Path, images: int) -> None:
+def write_pictures(folder: Path, images: int) -> None:
     """The same picture under many names."""
     folder.mkdir(parents=True)
-    first = folder / "000000.jpg"
-    Image.new("RGB", (SIDE, SIDE), (90, 120, 90)).save(first)
-    for number in range(1, images):
-        os.link(first, folder / f"{number:06d}.jpg")
+    buffer = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), (90, 120, 90)).save(buffer, "JPEG")
+    for number in range(images):
+        (folder / f"{number:06d}.jpg").write_bytes(buffer.getvalue())
 
 
 def make_voc(root: Path, drawn: np.ndarray) -> None:
     """PASCAL's folders."""
-    link_pictures(root / "JPEGImages", len(drawn))
+    write_pictures(root / "JPEGImages", len(drawn))
     for folder in ("Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     for number, objects in enumerate(drawn.tolist()):
@@ -66,7 +71,7 @@ def make_voc(root: Path, drawn: np.ndarray) -> None:
 
 def make_coco(root: Path, drawn: np.ndarray) -> None:
     """One JSON file."""
-    link_pictures(root / "images", len(drawn))
+    write_pictures(root / "images", len(drawn))
     images = [
         {"id": number, "file_name": f"{number:06d}.jpg", "width": SIDE, "height": SIDE}
         for number in range(len(drawn))
@@ -86,7 +91,7 @@ def make_coco(root: Path, drawn: np.ndarray) -> None:
 
 def make_yolo(root: Path, drawn: np.ndarray) -> None:
     """A label file for each picture."""
-    link_pictures(root / "images" / "train", len(drawn))
+    write_pictures(root / "images" / "train", len(drawn))
     (root / "labels" / "train").mkdir(parents=True)
     for number, objects in enumerate((drawn / SIDE).tolist()):
         lines = [
@@ -111,7 +116,10 @@ def main() -> int:
     for layout, make in MAKERS.items():
         root = given.work / f"{layout}_{given.images}_{given.boxes}"
         if not root.is_dir():
-            make(root, drawn)
+            part = root.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            make(part, drawn)
+            part.rename(root)
         done = subprocess.run(
             [sys.executable, "-c", OPEN, str(root)], capture_output=True, text=True, check=True
         )

@@ -18,6 +18,7 @@ from vovnet.data.frame import Size
 from vovnet.data.images import load_image, opened
 from vovnet.data.mask_code import mask_shape
 from vovnet.data.raw import RawSet, to_written
+from vovnet.data.text import read_text
 
 _QUALITY = 95  # of a JPEG that must be written anew
 _YAML_SPLITS = ("train", "val", "valid", "test")
@@ -136,7 +137,8 @@ def write_yolo(dest: Path, raw: RawSet, splits: Splits, found: Collection[str]) 
             if kept.image.annotation is None:
                 continue
             if kept.changed or anew:
-                lines = (_line(mended, numbers, kept.size) for mended in kept.boxes)
+                written = read_text(kept.image.annotation).splitlines()
+                lines = (_line(written, mended, numbers, kept.size) for mended in kept.boxes)
                 _write(target, "".join(lines))
             else:
                 _copy(kept.image.annotation, target)
@@ -154,8 +156,8 @@ def _below_images(name: str) -> str:
     return str(PurePosixPath(*parts[last:]))
 
 
-def _line(mended: Mended, numbers: Mapping[str, int], size: Size) -> str:
-    values, given = mended.box.source.split()[1:], mended.box.given
+def _line(written: Sequence[str], mended: Mended, numbers: Mapping[str, int], size: Size) -> str:
+    values, given = written[mended.box.number - 1].split()[1:], mended.box.given
     if mended.changed and len(given) > 4:
         sides = (size[1], size[0]) if max(given) > 2 else (1, 1)
         points = (min(max(v / sides[i % 2], 0.0), 1.0) for i, v in enumerate(given))

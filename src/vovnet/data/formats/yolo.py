@@ -413,7 +413,7 @@ def _boxes(
             what = f"class {label}, but there are {len(reading.names)} names"
             reading.tell("VD301", what, split, image, number, "refused")
         more = reading.key_points is not None and len(line.split()) > 5
-        boxes.append(RawBox(number, name, given, source=line, reread=more))
+        boxes.append(RawBox(number, name, given, reread=more))
     return tuple(boxes)
 
 
