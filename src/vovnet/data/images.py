@@ -16,22 +16,13 @@ from PIL import Image, UnidentifiedImageError
 from vovnet.data.frame import ImageHeader
 from vovnet.data.text import one_line
 from vovnet.errors import ImageError
+from vovnet.orientation import orientation, upright
 
 MAX_PIXELS = 64_000_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 # The decoder of JPEG also opens MPO, the two-picture JPEG of stereo cameras and phones.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _REASONS = {
     errno.ENOENT: "no such file; check the path",
     errno.ENOTDIR: "no such file; check the path",
@@ -94,7 +85,7 @@ def image_header(path: str | Path) -> ImageHeader:
 
 def header_of(image: Image.Image) -> ImageHeader:
     """The same of an image that `opened` yields."""
-    return ImageHeader(_displayed_size(image), _orientation(image))
+    return ImageHeader(_displayed_size(image), orientation(image))
 
 
 @contextmanager
@@ -163,29 +154,17 @@ def _decode(
             f"limit of {max_pixels / 1e6:.4g} million; make it smaller"
         )
     size = _displayed_size(image)
-    turn = _UPRIGHT.get(_orientation(image))
+    turn = orientation(image)
     if shrink_to is not None:
         image.draft(None, (max(shrink_to, 1), max(shrink_to, 1)))
     picture = _to_rgb(image)
     picture.info.clear()  # else its EXIF could be applied a second time
-    return (picture if turn is None else picture.transpose(turn)), size
+    return upright(picture, turn), size
 
 
 def _displayed_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
-    return (width, height) if _orientation(image) >= 5 else (height, width)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, from what stands before the pixels."""
-    if image.format == "TIFF":  # Pillow turns these itself, size included
-        return 1
-    try:
-        # Not `image.getexif()`: that of PNG decodes the picture to look for EXIF behind it.
-        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF is no reason to refuse an intact picture
-        return 1
-    return value if value in _UPRIGHT else 1
+    return (width, height) if orientation(image) >= 5 else (height, width)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
