@@ -5,6 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from vovnet.models import create_backbone
+from vovnet.models.weights import save_tensors
+
 
 def picture(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,3 +48,38 @@ def test_earlier_results_are_replaced_only_when_told_to(run, refused, nano, tmp_
         line = refused("predict", "links", "--weights", nano, "--out", "in", *more)
         assert line.endswith("--out in: in/a.png is an input itself; give another name")
     assert path.read_bytes() == before
+
+
+def test_no_verb_writes_over_what_it_reads(refused, nano, tmp_path):
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(nano.read_bytes())
+    (tmp_path / "link.yaml").symlink_to(own)
+    (tmp_path / "results.json").write_text("[]")
+    is_input = "is an input itself; give another name"
+    for call in (
+        ("bench", own, "--csv", "link.yaml"),
+        ("bench", own, "--html", own),
+        ("pick", "--candidates", own, "--out", "link.yaml"),
+        ("pick", "--val-results", "results.json", "--out", "results.json"),
+        ("convert", own, "link.yaml", "--overwrite"),
+    ):
+        assert is_input in refused(*call)
+    assert own.read_bytes() == nano.read_bytes()
+
+
+def test_weights_and_figures_of_before_are_replaced_only_when_told_to(run, refused, nano, tmp_path):
+    vovnet = tmp_path / "vovnet.safetensors"
+    facts = {"model": "vovnet27_slim", "settings": {}, "num_classes": 0}
+    save_tensors(vovnet, create_backbone("vovnet27_slim").state_dict(), facts)
+    (tmp_path / "mine.safetensors").write_bytes(b"mine")
+    convert = ("convert", vovnet, "mine.safetensors", "--to", "timm")
+    assert refused(*convert) == (
+        "vovnet: convert: mine.safetensors is there already; "
+        "give another name, or --overwrite to replace it"
+    )
+    assert (tmp_path / "mine.safetensors").read_bytes() == b"mine"
+    assert run(*convert, "--overwrite").code == 0
+    picture(tmp_path / "figures" / "holiday.png")
+    line = refused("bench", nano, "--png", "figures")
+    assert "--png: figures/holiday.png is there already" in line
+    assert "--csv: figures is a folder" in refused("bench", nano, "--csv", "figures")

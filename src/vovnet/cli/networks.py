@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from vovnet.cli._options import Json, Many
+from vovnet.cli._options import Json, Many, Overwrite
 from vovnet.cli._print import print_json, print_table
 from vovnet.errors import EXIT_OK
 
@@ -88,6 +88,7 @@ def convert(
     destination: Path,
     *,
     to: Literal["ours", "timm", "official"] = "ours",
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> int:
     """Convert VoVNet weights between our names, timm's and the released checkpoints'.
@@ -97,12 +98,16 @@ def convert(
     source
         A .safetensors file, or a .pth (loaded without running code); a detector's is taken too.
     destination
-        The .safetensors file to write.
+        The .safetensors file to write, which is not there yet.
     to
         The names to write.
+    overwrite
+        Replace the destination, but never the source.
     """
+    from vovnet.files import refuse_replacing
     from vovnet.models.convert import convert as convert_weights
 
+    refuse_replacing("convert", [destination], [source], overwrite=overwrite)
     result = convert_weights(source, destination, to)
     if as_json:
         print_json({"path": str(destination), "to": to, **result._asdict()})
