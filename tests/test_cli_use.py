@@ -1,10 +1,14 @@
 """The command line with what people really type and have: bad sources, habits, earlier results."""
 
+import io
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from vovnet.cli._print import PLAIN
+from vovnet.errors import UnknownNameError
 from vovnet.models import create_backbone
 from vovnet.models.weights import save_tensors
 
@@ -83,3 +87,54 @@ def test_weights_and_figures_of_before_are_replaced_only_when_told_to(run, refus
     line = refused("bench", nano, "--png", "figures")
     assert "--png: figures/holiday.png is there already" in line
     assert "--csv: figures is a folder" in refused("bench", nano, "--csv", "figures")
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("predict source=a.png imgsz=640", "predict a.png --imgsz 640"),
+        ("predict a.png save=False", "predict a.png --no-save"),
+        ("predict a.png --save False --conf 0.2", "predict a.png --no-save --conf 0.2"),
+        ("predict a.png --save True", "predict a.png --save"),
+        ("predict a.png --imgsz 640 480", "predict a.png --imgsz 640"),
+        ("predict a.png --device 0", "predict a.png --device cuda:0"),
+        ("predict a.png --device=1", "predict a.png --device=cuda:1"),
+        ("train data=x.yaml epochs=3 device=0", "train --data x.yaml --epochs 3 --device cuda:0"),
+        ("train --data x --device gpu", "train --data x --device cuda"),
+        ("val data=x model=vovdet_nano", "val x --model vovdet_nano"),
+        ("bench vovnet39 --memory 0 imgsz=64", "bench vovnet39 --no-memory --imgsz 64"),
+    ],
+)
+def test_habits_of_other_toolkits_are_answered_with_the_line_to_type(refused, typed, line):
+    assert refused(*typed.split()).endswith(f". Type: vovnet {line}")
+
+
+def test_what_only_looks_like_a_habit_is_left_alone(run, refused, nano, tmp_path):
+    path = picture(tmp_path / "save=1.png")
+    assert run("predict", path.name, "--weights", nano, "--no-save").code == 0
+    line = refused("train", "--set", "epochs=1", "lr=0.1", "--data", "nowhere")
+    assert "nowhere: no such file" in line
+    assert "no such weights file" in refused("predict", "a.png", "--weights", "model=x/y")
+
+
+def test_the_nearest_names_come_first_and_each_once(refused):
+    error = UnknownNameError("detector", "vov", [*(f"ssd{i}" for i in range(40)), "vovdet_nano"])
+    assert "Known: vovdet_nano, " in str(error)
+    assert str(error).endswith("and 21 more.")
+    twice = refused("predict", "a.png", "--model", "zzz")
+    known = twice.partition("Known: ")[2].rstrip(".").split(", ")
+    assert len(known) == len(set(known)) > 2
+
+
+def test_a_locale_without_these_characters():
+    raw = io.BytesIO()
+    with io.TextIOWrapper(raw, encoding="ascii", errors=PLAIN) as stream:
+        stream.write("multiply–accumulates 10⁶ × 2 → caf\u00e9 \udce9")
+        stream.flush()
+        assert raw.getvalue() == rb"multiply-accumulates 10^6 x 2 -> caf\xe9 \udce9"
+
+
+def test_val_takes_its_data_like_other_verbs(run, refused, voc, nano):
+    assert run("val", voc, "--weights", nano).code == 0
+    line = refused("val", voc)  # the shipped weights know VOC's classes
+    assert "give --weights for these classes, or --drop-unknown" in line

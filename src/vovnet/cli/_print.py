@@ -1,10 +1,28 @@
 """What verbs print: results on stdout, remarks and progress on stderr."""
 
+import codecs
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+PLAIN = "vovnet.plain"  # how a stream that cannot print a character puts it
+_LIKE = str.maketrans(
+    {"–": "-", "—": "-", "×": "x", "·": "*", "→": "->", "…": "...", "²": "^2", "⁶": "^6"}
+    | {"≥": ">=", "≤": "<=", "±": "+-", "°": " deg ", "√": "sqrt "}
+)
+
+
+def _put_plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A character that looks alike, or else its code: in the C locale, and file names of bytes."""
+    if isinstance(error, UnicodeEncodeError):
+        plain = error.object[error.start : error.end].translate(_LIKE)
+        return plain.encode("ascii", "backslashreplace").decode(), error.end
+    raise error
+
+
+codecs.register_error(PLAIN, _put_plainly)
 
 
 def note(message: str) -> None:
