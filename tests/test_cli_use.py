@@ -138,3 +138,12 @@ def test_val_takes_its_data_like_other_verbs(run, refused, voc, nano):
     assert run("val", voc, "--weights", nano).code == 0
     line = refused("val", voc)  # the shipped weights know VOC's classes
     assert "give --weights for these classes, or --drop-unknown" in line
+
+
+def test_count_says_that_weights_are_counted_fused(run):
+    plain, weights = json.loads(run("count", "vovdet_nano", "vovdet_nano.voc", "--json").out)
+    assert (plain["fused"], weights["fused"]) == (False, True)
+    assert weights["params"] < plain["params"]  # the norms are folded into the convolutions
+    folded = "weights are counted as predict runs them, with their batch norms folded"
+    assert folded in run("count", "vovdet_nano.voc").out
+    assert folded not in run("count", "vovdet_nano").out

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from vovnet.cli._folder import run_folder
 from vovnet.cli._options import Json, Many, load_weights, split_commas
-from vovnet.cli._print import note, print_json, print_table
+from vovnet.cli._print import note, print_json, print_table, without
 from vovnet.errors import EXIT_OK, EXIT_REFUSED, VovnetError
 
 
@@ -169,7 +169,10 @@ def _show(picked: Any, path: Path | None, as_json: bool) -> None:
             }
         )
     else:
-        print_table(table(picked))
+        rows = table(picked)
+        print_table([without(row, "map_compared") for row in rows])
+        if any(row["map_50_95"] and not row["map_compared"] for row in rows):
+            print("map_50_95: as the weights' files say, on their own data; give --data to compare")
     if path is None:
         note(f"no candidate is within the limits; {closest or 'none has all limits measured'}")
     elif not as_json:
