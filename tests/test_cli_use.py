@@ -10,7 +10,7 @@ from PIL import Image
 from vovnet.cli._print import PLAIN
 from vovnet.errors import UnknownNameError
 from vovnet.models import create_backbone
-from vovnet.models.weights import save_tensors
+from vovnet.models.weights import SHIPPED, save_tensors
 
 
 def picture(path: Path) -> Path:
@@ -147,3 +147,16 @@ def test_count_says_that_weights_are_counted_fused(run):
     folded = "weights are counted as predict runs them, with their batch norms folded"
     assert folded in run("count", "vovdet_nano.voc").out
     assert folded not in run("count", "vovdet_nano").out
+
+
+def test_models_with_shipped_weights(run):
+    rows = {row["name"]: row for row in json.loads(run("models", "--json").out)}
+    assert rows["vovdet_nano"]["kind"] == "detector"
+    assert {name for name, row in rows.items() if row["kind"] == "weights"} == set(SHIPPED)
+    nano = rows["vovdet_nano.voc"]
+    assert (nano["input"], nano["measured_on"]) == (224, "voc2007 report")
+    assert 0.3 < nano["map_50_95"] < nano["map_50"] < 0.6
+    lines = run("models").out.splitlines()
+    assert max(map(len, lines)) <= 100
+    [line] = [line for line in lines if line.startswith("vovdet_nano.voc ")]
+    assert line.endswith("voc2007 report")
