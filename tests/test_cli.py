@@ -19,7 +19,8 @@ from PIL import Image
 
 from vovnet import __version__
 from vovnet.models import create_backbone
-from vovnet.models.weights import SHIPPED, save_tensors
+from vovnet.models.costs import listed_costs
+from vovnet.models.weights import save_tensors
 
 CONF = "0.0105"  # random weights score every class near 0.01
 
@@ -66,20 +67,12 @@ def test_version_and_help(run):
 def test_models(run):
     plain = run("models", "vovnet39*")
     assert plain.code == 0
-    assert [line.split() for line in plain.out.splitlines()] == [
-        ["name", "kind"],
-        ["vovnet39", "backbone"],
-        ["vovnet39_v2", "backbone"],
-        ["vovnet39a", "backbone"],
-    ]
-    rows = json.loads(run("models", "vovnet39", "--json").out)
-    assert rows == [{"name": "vovnet39", "kind": "backbone"}]
-
-
-def test_models_with_shipped_weights(run):
-    rows = {row["name"]: row for row in json.loads(run("models", "--json").out)}
-    assert rows["vovdet_nano"]["kind"] == "detector"
-    assert {name for name, row in rows.items() if row["kind"] == "weights"} == set(SHIPPED)
+    head, first, *others = [line.split() for line in plain.out.splitlines()]
+    assert head == ["name", "kind", "params", "macs", "input"]
+    assert first == ["vovnet39", "backbone", "22.60", "M", "7.766", "G", "224"]
+    assert [line[0] for line in others] == ["vovnet39_v2", "vovnet39a"]
+    [row] = json.loads(run("models", "vovnet39", "--json").out)
+    assert row == {"name": "vovnet39", "kind": "backbone", **listed_costs()["vovnet39"]._asdict()}
 
 
 def test_count(run):

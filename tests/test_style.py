@@ -26,6 +26,7 @@ FLOORS = {
     **dict.fromkeys(
         ("boxes", "detections", "errors", "files", "device", "distributed", "streams"), 0
     ),
+    "orientation": 0,  # how EXIF turns a picture
     "limits": -0.5,  # what the machine has, told without torch
     "interrupts": -0.5,
 }

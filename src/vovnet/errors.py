@@ -31,9 +31,11 @@ class UnknownNameError(VovnetError):
     """A name that is not in a table; the message offers the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known = list(known)
+        known = list(dict.fromkeys(known))
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        if more:  # those most alike first, so that what is hidden is not what was meant
+            known.sort(key=lambda other: -difflib.SequenceMatcher(None, name, other).ratio())
         all_known = f"Known: {', '.join(known[:_SHOWN])}{more}."
         hint = f"Did you mean {' or '.join(near)}?" if near else all_known
         super().__init__(f"unknown {kind} {name!r}. {hint}")

@@ -145,6 +145,14 @@ def test_equals_pycocotools(seed):
     assert_equal_to_reference(*scene(seed))
 
 
+@pytest.mark.parametrize("found", [29, 35, 57, 70, 94, 100])
+def test_recall_of_exactly_a_threshold_as_in_pycocotools(found):
+    # Its thresholds are floats; that of 57 % lies above 57/100. Parity decides, not arithmetic.
+    truths = [record(i, [[0, 0, 10, 10]], [0]) for i in range(100)]
+    predictions = [perfect(t) if t.image_id < found else perfect(t)[:0] for t in truths]
+    assert_equal_to_reference(predictions, truths)
+
+
 def test_no_detections_at_all():
     predictions, truths = scene(3)
     nothing = [p[:0] for p in predictions]

@@ -1,3 +1,4 @@
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -157,9 +158,9 @@ def plain_ap(predictions, records, label, use_07_metric):
         else:
             false += 1
         if true + false:
-            points.append((true / positives, true / (true + false)))
+            points.append((Fraction(true, positives), true / (true + false)))
     if use_07_metric:
-        grid = np.arange(0, 1.1, 0.1)
+        grid = [Fraction(k, 10) for k in range(11)]
         return sum(max((p for r, p in points if r >= t), default=0) for t in grid) / 11
     area = previous = 0.0
     for i, (recall, _) in enumerate(points):
@@ -206,10 +207,25 @@ def test_eleven_points_equal_hotcoco(matched, missed):
     positives = sum(matched) + missed
     if positives == 0:
         return
-    true = np.cumsum(matched)
-    precision = true / np.arange(1, len(matched) + 1)
-    scores = np.linspace(1, 0, len(matched))
+    # Just below, so that hotcoco's comparison of floats cannot lose a point it has reached.
+    thresholds = np.linspace(0, 1, 11) - 1e-9
     expected = metrics.average_precision(
-        scores, np.array(matched, bool), positives, rec_thrs=np.linspace(0, 1, 11)
+        np.linspace(1, 0, len(matched)), np.array(matched, bool), positives, rec_thrs=thresholds
     )
-    assert average_precision(true / positives, precision) == pytest.approx(expected, abs=1e-12)
+    counted = np.arange(1, len(matched) + 1)
+    ap = average_precision(np.cumsum(matched), counted, positives)
+    assert ap == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("positives", [10, 20, 30, 70, 90, 1000])
+@pytest.mark.parametrize("tenths", range(11))
+def test_recall_of_exactly_a_threshold_reaches_it(positives, tenths):
+    # k/10 of the truths found, nothing else: precision 1 at the k + 1 recalls up to k/10, 0 above.
+    true = np.arange(1, positives * tenths // 10 + 1)
+    expected = (tenths + 1) / 11 if tenths else 0
+    assert average_precision(true, true, positives) == pytest.approx(expected, abs=1e-12)
+    assert average_precision(true, true, positives, False) == pytest.approx(tenths / 10)
+    # One truth fewer misses the threshold.
+    if tenths:
+        less = average_precision(true[:-1], true[:-1], positives)
+        assert less == pytest.approx(tenths / 11 if len(true) > 1 else 0, abs=1e-12)

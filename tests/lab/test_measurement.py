@@ -23,6 +23,12 @@ def test_percentiles_are_those_of_all_samples_unclipped():
         ([100.0, 120.0, 140.0, 160.0, 180.0], False),  # a drift
         ([100.0, 119.0], False),  # too few to tell which one is right
         ([100.0, 108.0, 104.0], True),
+        ([95.0, 100.0, 105.0], True),  # three: their range, at most 10 of 100
+        ([94.9, 100.0, 105.0], False),
+        ([90.0, 100.0, 110.0], False),
+        ([90.0, 100.0, 100.0, 110.0], True),  # four: the middle half, 97.5 to 102.5
+        ([50.0, 95.0, 100.0, 105.0, 150.0], True),  # 95 to 105
+        ([50.0, 94.9, 100.0, 105.0, 150.0], False),
         ([100.0], False),  # nothing to compare with
         ([-100.0, -101.0], True),
     ],

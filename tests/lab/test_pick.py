@@ -148,6 +148,18 @@ def test_the_verb_picks_and_writes(quick, capsys):
     assert written["weights"] == "vovdet_nano.voc"
 
 
+def test_what_weights_say_of_themselves_is_shown_and_decides_nothing(quick, capsys):
+    options = ["--candidates", "vovdet_nano.voc", "--runtime", "eager", "--precision", "fp32"]
+    assert main(["pick", *options, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    [row] = answer["table"]
+    assert row["map_50_95"] == pytest.approx(0.3237, abs=1e-4)
+    assert row["map_compared"] is False
+    assert answer["objective"] == "latency"
+    assert main(["pick", *options]) == 0
+    assert "as the weights' files say, on their own data" in capsys.readouterr().out
+
+
 def test_memory_is_measured_where_the_choice_depends_on_it(quick, nano):
     jobs = jobs_for([str(nano)], runtimes=["eager"], precisions=["fp32"])
     limited = pick(jobs, {}, {"memory": 1e-3})

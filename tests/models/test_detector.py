@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 
 from vovnet.boxes.anchors import anchor_points, prior_boxes
@@ -14,6 +14,7 @@ from vovnet.models.detector import Detector, PointDecoder, PriorDecoder
 from vovnet.models.dsod import PriorOutput, prior_levels
 from vovnet.models.input_spec import InputSpec
 from vovnet.models.vovdet import VoVDetOutput
+from vovnet.predict import draw_detections
 
 STRIDES = (8, 16, 32)
 SIZES = [(40, 30), (300, 20), (1, 1), (64, 64), (7, 500)]
@@ -216,3 +217,24 @@ def test_a_picture_decoded_smaller_gives_boxes_of_the_whole():
     whole = detector.detect([half], conf=0.009, whole_sizes=[whole_size])[0]
     assert whole.image_size == whole_size
     np.testing.assert_allclose(whole.boxes, 2 * small.boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["vovdet_nano", "dsod300-vovnet27_slim"])  # letterbox, warp
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_seen_as_exif_says_that_it_is_displayed(tmp_path, name, orientation):
+    detector = small_detector(name)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pictures()[4].save(tmp_path / "photo.png", exif=exif)
+    photo = Image.open(tmp_path / "photo.png").convert("RGB")  # README's own line
+    displayed = ImageOps.exif_transpose(photo)
+    bare = Image.fromarray(np.asarray(displayed))
+    expected, *others = (detector.detect([i], conf=0.009)[0] for i in (bare, photo, displayed))
+    assert expected.image_size == ((7, 500) if orientation >= 5 else (500, 7))
+    assert len(expected) > 0
+    for found in others:
+        assert found.image_size == expected.image_size
+        assert np.array_equal(found.boxes, expected.boxes)
+        assert np.array_equal(found.scores, expected.scores)
+    drawn = [draw_detections(image, expected) for image in (bare, photo, displayed)]
+    assert len({(picture.size, picture.tobytes()) for picture in drawn}) == 1

@@ -5,6 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vovnet.data.images import open_image
+from vovnet.data.record import Record
+from vovnet.errors import VovnetError
+from vovnet.evaluate.run import detect_records
 from vovnet.models.weights import load_detector
 from vovnet.predict import Row, predict_files
 from vovnet.predict.run import _AHEAD
@@ -112,6 +116,93 @@ def test_files_of_the_same_name_do_not_overwrite_each_other(detector, tmp_path):
     for i, row in enumerate(rows):
         with Image.open(row.drawn) as drawn:
             assert drawn.size == (9 + i, 9)
+
+
+def test_names_differ_on_file_systems_that_ignore_case(detector, tmp_path):
+    paths = [
+        picture(tmp_path / name, (9, 9)) for name in ("one/a.png", "two/A.png", "3/caf\u00e9.png")
+    ]
+    paths.append(picture(tmp_path / "4" / "Cafe\u0301.png", (9, 9)))
+    rows = list(predict_files(detector, paths, conf=0.9, out=tmp_path / "out"))
+    names = [row.drawn.name for row in rows]
+    assert names == ["a.png", "A-2.png", "caf\u00e9.png", "Cafe\u0301-2.png"]
+
+
+def test_a_second_run_replaces_nothing_unless_told_to(detector, tmp_path):
+    paths = [picture(tmp_path / "in" / name) for name in ("a.png", "b.png")]
+    out = tmp_path / "out"
+    list(predict_files(detector, paths, conf=CONF, out=out))
+    (out / "a.png").write_bytes(b"mine")
+    for taken in (out / "a.png", None):
+        with pytest.raises(VovnetError) as caught:
+            list(predict_files(detector, paths, conf=CONF, out=out))
+        more = " (and 1 more)" if taken else ""
+        first = out / ("a.png" if taken else "b.png")
+        assert str(caught.value) == (
+            f"--out {out}: {first}{more} is there already; "
+            "give another name, or --overwrite to replace it"
+        )
+        if taken:
+            assert taken.read_bytes() == b"mine"
+            taken.unlink()
+    assert sorted(path.name for path in out.iterdir()) == ["b.png"]
+    list(predict_files(detector, paths, conf=CONF, out=out, overwrite=True))
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
+
+
+def symbolic(source: Path, name: Path) -> None:
+    name.symlink_to(source)
+
+
+def hard(source: Path, name: Path) -> None:
+    name.hardlink_to(source)
+
+
+@pytest.mark.parametrize("link", [symbolic, hard])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_original_is_never_replaced_through_a_link(detector, tmp_path, link, overwrite):
+    original = picture(tmp_path / "orig" / "a.png")
+    before = original.read_bytes()
+    (tmp_path / "links").mkdir()
+    link(original, tmp_path / "links" / "a.png")
+    run = predict_files(
+        detector, [tmp_path / "links" / "a.png"], out=tmp_path / "orig", overwrite=overwrite
+    )
+    with pytest.raises(VovnetError, match=r"orig/a\.png is an input itself; give another name"):
+        list(run)
+    assert original.read_bytes() == before
+    assert [path.name for path in (tmp_path / "orig").iterdir()] == ["a.png"]
+
+
+def test_a_picture_that_comes_while_it_runs_is_not_replaced(detector, tmp_path):
+    paths = [picture(tmp_path / "in" / name) for name in ("a.png", "b.png")]
+    rows = predict_files(detector, paths, conf=CONF, out=tmp_path / "out")
+    assert next(rows).error is None
+    (tmp_path / "out" / "b.png").write_bytes(b"another's")
+    second = next(rows)
+    assert "out/b.png: cannot write: File exists; the previous file is kept" in second.error
+    assert len(second.detections) > 0
+    assert (tmp_path / "out" / "b.png").read_bytes() == b"another's"
+
+
+def test_an_image_gives_one_answer_drawn_or_not_and_in_val(detector, tmp_path):
+    """An enlarged JPEG is decoded smaller than it is; what is drawn on is whole."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    path = tmp_path / "large.jpg"
+    Image.fromarray(pixels).resize((900, 600)).save(path, quality=92)
+    assert open_image(path, shrink_to=64)[0].size == (113, 75)
+    [bare] = predict_files(detector, [path], conf=CONF)
+    [drawn] = predict_files(detector, [path], conf=CONF, out=tmp_path / "out")
+    record = Record(path, 0, np.zeros((0, 4)), *(np.zeros(0, int),) * 3, size=(600, 900))
+    [judged] = detect_records(detector, [record], conf=CONF, iou=0.6)
+    assert len(bare.detections) > 0
+    for found in (drawn.detections, judged):
+        assert found.image_size == (600, 900)
+        assert np.array_equal(found.boxes, bare.detections.boxes)
+        assert np.array_equal(found.scores, bare.detections.scores)
+    with Image.open(drawn.drawn) as picture_drawn:
+        assert picture_drawn.size == (900, 600)
 
 
 def test_files_are_taken_up_only_a_little_ahead(detector, tmp_path):

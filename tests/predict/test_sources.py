@@ -5,7 +5,7 @@ from PIL import Image
 
 from vovnet.data.images import load_image
 from vovnet.errors import ImageError, UnknownNameError, VovnetError
-from vovnet.predict import expand_sources
+from vovnet.predict import expand_sources, find_sources
 
 
 @pytest.fixture
@@ -90,6 +90,39 @@ def test_sources_without_a_picture(here, source, error, words):
         expand_sources(["b.jpg", source])
     assert isinstance(caught.value, VovnetError)
     assert words in str(caught.value)
+
+
+def test_a_bad_source_does_not_hinder_the_others(here):
+    sources = ["b.jpg", "skimage:astronat", "nothing", "deep", "*.webp", "skimage:astronaut"]
+    found = find_sources(sources)
+    assert [path.name for path in found.files] == ["b.jpg", "d.jpg", "astronaut.png"]
+    assert list(found.faults) == ["skimage:astronat", "nothing", "*.webp"]
+    assert [type(fault) for fault in found.faults.values()] == [
+        *(UnknownNameError, ImageError, ImageError)
+    ]
+    assert "it holds 1 text file (.md)" in str(found.faults["nothing"])
+
+
+def test_what_is_left_out_is_counted_by_kind(here):
+    for name in ("a.jfif", "b.avif", "c.jp2", "d.bmp", "e.webp"):
+        (here / "deep" / name).touch()
+    for name in ("1.mp4", "2.MOV", "3.mkv", "4.heic", "5.txt", "6.xyz", "LICENSE", ".DS_Store"):
+        (here / "deep" / name).touch()
+    (here / "deep" / "folder.jpg").mkdir()
+    found = find_sources(["deep", "*"])
+    names = ["a.jfif", "b.avif", "c.jp2", "d.bmp", "d.jpg", "e.webp"]
+    assert [path.name for path in found.files[:6]] == names
+    assert list(map(str, found.left_out["deep"])) == [
+        "1 picture of a format not read here (.heic)",
+        "3 videos (.mkv, .mov, .mp4)",
+        "1 text file (.txt)",
+        "2 other files (.xyz)",
+        "2 folders",
+    ]
+    assert list(map(str, found.left_out["*"])) == ["2 folders"]
+    assert list(map(str, find_sources(["."]).left_out["."])) == [
+        *("1 text file (.txt)", "2 hidden pictures (.jpg)", "2 folders")
+    ]
 
 
 def test_nothing_is_opened(here):

@@ -12,7 +12,8 @@ import cyclopts
 from cyclopts import App
 
 from vovnet import __version__
-from vovnet.cli._print import note
+from vovnet.cli._habits import refuse_habits
+from vovnet.cli._print import PLAIN, note
 from vovnet.cli.benching import bench
 from vovnet.cli.doctoring import doctor
 from vovnet.cli.networks import convert, count, env, models
@@ -47,8 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors of the input are one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not be text
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=PLAIN)
     try:
+        refuse_habits(sys.argv[1:] if arguments is None else arguments)
         result = app(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )

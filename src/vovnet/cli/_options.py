@@ -10,6 +10,7 @@ from vovnet.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, VovnetError
 DEFAULT_WEIGHTS = "vovdet_nano.voc"
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON on stdout.")]
+Overwrite = Annotated[bool, Parameter(negative=())]
 Many = Parameter(consume_multiple=True)
 
 

@@ -1,10 +1,29 @@
 """What verbs print: results on stdout, remarks and progress on stderr."""
 
+import codecs
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+PLAIN = "vovnet.plain"  # how a stream that cannot print a character puts it
+_LIKE = str.maketrans(
+    {"–": "-", "—": "-", "×": "x", "·": "*", "→": "->", "…": "...", "²": "^2", "⁶": "^6"}
+    | {"≥": ">=", "≤": "<=", "±": "+-", "°": " deg ", "√": "sqrt "}
+)
+
+
+def _put_plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A character that looks alike, or else its code: in the C locale, and file names of bytes."""
+    if isinstance(error, UnicodeEncodeError):
+        plain = error.object[error.start : error.end].translate(_LIKE)
+        return plain.encode("ascii", "backslashreplace").decode(), error.end
+    raise error
+
+
+codecs.register_error(PLAIN, _put_plainly)
 
 
 def note(message: str) -> None:
@@ -37,15 +56,25 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Columns of plain text, as wide as they need to be; numbers to the right."""
+def without(row: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The row, but for some of its keys."""
+    return {key: value for key, value in row.items() if key not in keys}
+
+
+def print_table(rows: list[dict[str, Any]], *, fit: bool = False) -> None:
+    """Columns of plain text, as wide as they need to be; numbers to the right. With `fit`, those
+    that a terminal has no room for are left out, the last ones first."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    if fit and sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns
+        while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > room:
+            widths.pop()
     for line in cells:
         padded = (
             c.ljust(w) if i == 0 else c.rjust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+            for i, (c, w) in enumerate(zip(line, widths, strict=False))
         )
         print("  ".join(padded).rstrip())
 

@@ -1,10 +1,58 @@
 """The verb bench."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from vovnet.cli._options import Json, Many, exit_code, split_commas
+from cyclopts import Parameter
+
+from vovnet.cli._options import Json, Many, Overwrite, exit_code, split_commas
 from vovnet.cli._print import note, print_json, print_table
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Files:
+    """What to write."""
+
+    csv: Path | None = None
+    """Write a table here, its first columns those of timm's benchmark results. An earlier one is
+    replaced, as that of --html is; a file that is measured never."""
+    html: Path | None = None
+    """Write a report with figures here."""
+    png: Path | None = None
+    """Write the report's figures as pictures into this folder, which holds none yet."""
+    overwrite: Overwrite = False
+    """Replace earlier pictures of the same names in --png."""
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise `VovnetError`, before anything is measured, for a file that must stay."""
+        from vovnet.files import refuse_replacing
+
+        for option, path in (("--csv", self.csv), ("--html", self.html)):
+            if path is not None:
+                refuse_replacing(option, [path], map(Path, names), overwrite=True)
+        if self.png is not None:
+            refuse_replacing("--png", sorted(self.png.glob("*.png")), overwrite=self.overwrite)
+
+    def write(self, rows: list[Any], counted: tuple) -> None:
+        """After all is printed: a file that cannot be written must not take the figures with it.
+        `counted` says to `layers_of` whose layers to show."""
+        from vovnet.lab.export_csv import write_csv
+        from vovnet.lab.report import write_figures, write_report
+        from vovnet.lab.table import layers_of
+
+        plain = [row.to_dict() for row in rows]
+        if self.csv is not None:
+            write_csv(self.csv, rows)
+        if self.html is None and self.png is None:
+            return
+        layers = layers_of(*counted)
+        if self.html is not None:
+            write_report(self.html, plain, layers=layers)
+        if self.png is not None and any(row.ranks for row in rows):  # else nothing to draw
+            write_figures(self.png, plain, layers=layers)
 
 
 def bench(
@@ -20,9 +68,7 @@ def bench(
     repeats: int = 5,
     threads: int | None = None,
     memory: bool = True,
-    csv: Path | None = None,
-    html: Path | None = None,
-    png: Path | None = None,
+    files: Files | None = None,
     as_json: Json = False,
 ) -> int:
     """Measure models against each other on this machine: time, memory, energy, and the roofs.
@@ -55,17 +101,13 @@ def bench(
         Threads of every runtime (default: torch's number).
     memory
         Measure peak memory, in a process of its own for each row.
-    csv
-        Write a table here, its first columns those of timm's benchmark results.
-    html
-        Write a report with figures here.
-    png
-        Write the report's figures as pictures into this folder.
     """
     from vovnet.lab.bench import Protocol
     from vovnet.lab.bench import bench as measure
     from vovnet.lab.results import rank
 
+    files = files or Files()
+    files.check(names)
     rows = measure(
         names,
         imgsz=imgsz,
@@ -82,32 +124,11 @@ def bench(
     else:
         print_table([_line(row) for row in rank(rows)])
         print(_legend(rows[0]))
-    _write_files(rows, csv, html, png, (names, imgsz, num_classes, batch))
-    for path in filter(None, () if as_json else (csv, html, png)):
+    files.write(rows, (names, imgsz, num_classes, batch))
+    for path in filter(None, () if as_json else (files.csv, files.html, files.png)):
         if path.exists():
             print(path)
     return exit_code(sum(row.error is not None for row in rows), len(rows))
-
-
-def _write_files(
-    rows: list[Any], csv: Path | None, html: Path | None, png: Path | None, counted: tuple
-) -> None:
-    """The files that were asked for, after all is printed: one that cannot be written must not take
-    the figures with it. `counted` says to `layers_of` whose layers to show."""
-    from vovnet.lab.export_csv import write_csv
-    from vovnet.lab.report import write_figures, write_report
-    from vovnet.lab.table import layers_of
-
-    plain = [row.to_dict() for row in rows]
-    if csv is not None:
-        write_csv(csv, rows)
-    if html is None and png is None:
-        return
-    layers = layers_of(*counted)
-    if html is not None:
-        write_report(html, plain, layers=layers)
-    if png is not None and any(row.ranks for row in rows):  # else there is nothing to draw
-        write_figures(png, plain, layers=layers)
 
 
 def _line(row: Any) -> dict[str, Any]:

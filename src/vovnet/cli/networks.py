@@ -3,30 +3,39 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from vovnet.cli._options import Json, Many
-from vovnet.cli._print import print_json, print_table
+from vovnet.cli._options import Json, Many, Overwrite
+from vovnet.cli._print import print_json, print_table, without
 from vovnet.errors import EXIT_OK
 
 
 def models(pattern: str = "*", *, as_json: Json = False) -> int:
-    """List models and shipped weights whose names match a shell pattern such as "vov*"."""
+    """List models and shipped weights whose names match a shell pattern such as "vov*".
+
+    With parameters and multiply–accumulates at their input, in pixels; `vovnet count` tells more.
+    """
+    from vovnet.errors import UnknownNameError
     from vovnet.models import list_detectors, list_models
+    from vovnet.models.costs import listed_costs
     from vovnet.models.weights import SHIPPED, shipped_rows
 
-    detectors = set(list_detectors())
-    rows: list[dict[str, Any]] = [
-        {"name": n, "kind": "detector" if n in detectors else "backbone"}
+    detectors, costs = set(list_detectors()), listed_costs()
+    networks: list[dict[str, Any]] = [
+        {"name": n, "kind": "detector" if n in detectors else "backbone", **costs[n]._asdict()}
         for n in list_models(pattern)
     ]
-    rows += [row | {"kind": "weights"} for row in shipped_rows(pattern)]
-    if not rows:
-        from vovnet.errors import UnknownNameError
-
+    weights = [
+        {"name": row["name"], "kind": "weights", **costs[row["name"]]._asdict(), **row}
+        for row in shipped_rows(pattern)
+    ]
+    if not networks + weights:
         raise UnknownNameError("model", pattern, [*list_models(), *SHIPPED])
     if as_json:
-        print_json(rows)
-    else:
-        print_table(rows)
+        print_json(networks + weights)
+        return EXIT_OK
+    print_table(networks, fit=True)
+    if weights:
+        print("\n" * bool(networks) + "Shipped weights, counted and measured as predict runs them")
+        print_table([without(row, "kind", "licence") for row in weights], fit=True)
     return EXIT_OK
 
 
@@ -74,12 +83,13 @@ def count(
     if as_json:
         print_json(rows)
     else:
-        lists = ("uncounted_ops", "layers")
-        print_table([{k: v for k, v in row.items() if k not in lists} for row in rows])
+        print_table([without(row, "uncounted_ops", "layers", "fused") for row in rows])
         for row in rows if layers else ():
             print(f"\n{row['model']}, its convolutions")
             print_table(row["layers"])
         print("macs: multiply–accumulates, flops = 2·macs; memory_access: elements, paper eq. 1")
+        if any(row["fused"] for row in rows):
+            print("weights are counted as predict runs them, with their batch norms folded")
     return EXIT_OK
 
 
@@ -88,6 +98,7 @@ def convert(
     destination: Path,
     *,
     to: Literal["ours", "timm", "official"] = "ours",
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> int:
     """Convert VoVNet weights between our names, timm's and the released checkpoints'.
@@ -97,12 +108,16 @@ def convert(
     source
         A .safetensors file, or a .pth (loaded without running code); a detector's is taken too.
     destination
-        The .safetensors file to write.
+        The .safetensors file to write, which is not there yet.
     to
         The names to write.
+    overwrite
+        Replace the destination, but never the source.
     """
+    from vovnet.files import refuse_replacing
     from vovnet.models.convert import convert as convert_weights
 
+    refuse_replacing("convert", [destination], [source], overwrite=overwrite)
     result = convert_weights(source, destination, to)
     if as_json:
         print_json({"path": str(destination), "to": to, **result._asdict()})

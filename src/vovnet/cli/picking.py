@@ -1,11 +1,12 @@
 """The verb pick."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from vovnet.cli._folder import run_folder
 from vovnet.cli._options import Json, Many, load_weights, split_commas
-from vovnet.cli._print import note, print_json, print_table
+from vovnet.cli._print import note, print_json, print_table, without
 from vovnet.errors import EXIT_OK, EXIT_REFUSED, VovnetError
 
 
@@ -65,7 +66,8 @@ def pick(
     precision
         Precisions (default: all that each runtime has).
     out
-        YAML file for the choice (default: config.yaml in the next runs/pick/...).
+        YAML file for the choice (default: config.yaml in the next runs/pick/...). An earlier one is
+        replaced, but never weights, data or results that are given.
     """
     from vovnet.lab.pick import config_text, jobs_for
     from vovnet.lab.pick import pick as measure_and_pick
@@ -73,6 +75,7 @@ def pick(
 
     limits = _limits(latency=max_ms, energy=max_joules, memory=max_memory, accuracy=min_map)
     names = candidates or list(SHIPPED)
+    _check_out(out, [*names, data or "", *(val_results or [])])
     jobs = jobs_for(
         names,
         imgsz=imgsz,
@@ -87,6 +90,14 @@ def pick(
     path = _write(config_text(picked), out) if picked.decision.choice is not None else None
     _show(picked, path, as_json)
     return EXIT_OK if path else EXIT_REFUSED
+
+
+def _check_out(out: Path | None, inputs: Iterable[str | Path]) -> None:
+    """The choice may take the place of an earlier one, never of what it is made from."""
+    from vovnet.files import refuse_replacing
+
+    if out is not None:
+        refuse_replacing("--out", [out], map(Path, inputs), overwrite=True)
 
 
 def _limits(**given: float | None) -> Any:
@@ -158,7 +169,10 @@ def _show(picked: Any, path: Path | None, as_json: bool) -> None:
             }
         )
     else:
-        print_table(table(picked))
+        rows = table(picked)
+        print_table([without(row, "map_compared") for row in rows])
+        if any(row["map_50_95"] and not row["map_compared"] for row in rows):
+            print("map_50_95: as the weights' files say, on their own data; give --data to compare")
     if path is None:
         note(f"no candidate is within the limits; {closest or 'none has all limits measured'}")
     elif not as_json:

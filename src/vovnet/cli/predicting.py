@@ -3,12 +3,23 @@
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vovnet.cli._folder import run_folder
-from vovnet.cli._options import DEFAULT_WEIGHTS, Json, Many, check_share, exit_code, load_weights
+from vovnet.cli._options import (
+    DEFAULT_WEIGHTS,
+    Json,
+    Many,
+    Overwrite,
+    check_share,
+    exit_code,
+    load_weights,
+)
 from vovnet.cli._print import note, print_json
 from vovnet.errors import VovnetError
+
+if TYPE_CHECKING:
+    from vovnet.predict import Sources
 
 
 def predict(
@@ -21,10 +32,16 @@ def predict(
     imgsz: int | None = None,
     device: str = "cpu",
     out: Path | None = None,
+    overwrite: Overwrite = False,
     save: bool = True,
     as_json: Json = False,
 ) -> int:
     """Find objects in pictures; print them, and draw them into annotated copies.
+
+    A source that cannot be read does not keep the others from being done; what a folder holds
+    beside pictures is told.
+
+    A source that cannot be read does not keep the others from being done.
 
     Parameters
     ----------
@@ -43,36 +60,54 @@ def predict(
     device
         What to compute on: cpu, cuda or cuda:1.
     out
-        Folder for the annotated pictures (default: the next runs/predict/...).
+        Folder for the annotated pictures (default: the next runs/predict/...). Nothing there is
+        replaced.
+    overwrite
+        Replace earlier annotated pictures in --out, but never one of the sources.
     save
         Write annotated pictures.
     """
     from vovnet.models.weights import default_weights
-    from vovnet.predict import expand_sources, predict_files
+    from vovnet.predict import find_sources, predict_files
 
     check_share("conf", conf)
     check_share("iou", iou)
-    paths = expand_sources(sources)
+    found = find_sources(sources)
     chosen = weights or (default_weights(model) if model else DEFAULT_WEIGHTS)
     detector = load_weights(chosen, model, imgsz, device)
     if out is not None:
-        _check_out(out, paths)
-    rows: list[dict[str, Any]] = []
+        _check_out(out, found.files)
+    rows = _tell_sources(found)
+    options: dict[str, Any] = {"conf": conf, "iou": iou, "overwrite": overwrite}
     try:
         with run_folder("predict", "predict", out) if save else nullcontext() as folder:
-            for row in predict_files(detector, paths, conf=conf, iou=iou, out=folder):
+            for row in predict_files(detector, found.files, out=folder, **options):
                 rows.append(row.to_dict())
                 if row.error is not None:
                     note(row.error)
                 elif not as_json:
                     _print_row(rows[-1])
     finally:  # also when stopped: what was found is not lost
-        if as_json:
+        if as_json and rows:
             print_json(rows)
-    failed = sum("error" in row for row in rows)
-    if folder is not None and failed < len(rows) and not as_json:
+    tried = [row for row in rows if "left_out" not in row]
+    failed = sum("error" in row for row in tried)
+    if folder is not None and failed < len(tried) and not as_json:
         print(folder)
-    return exit_code(failed, len(rows))
+    return exit_code(failed, len(tried))
+
+
+def _tell_sources(found: "Sources") -> list[dict[str, Any]]:
+    """The rows of sources that give no picture, and of what was left out; both noted."""
+    rows: list[dict[str, Any]] = []
+    for source, fault in found.faults.items():
+        note(str(fault))
+        rows.append({"path": source, "error": str(fault), "detections": []})
+    for source, kinds in found.left_out.items():
+        note(f"{source}: left out: {', '.join(map(str, kinds))}")
+        told = [kind._asdict() for kind in kinds]
+        rows.append({"path": source, "left_out": told, "detections": []})
+    return rows
 
 
 def _check_out(folder: Path, pictures: list[Path]) -> None:

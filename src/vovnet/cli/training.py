@@ -167,8 +167,8 @@ def _model_of(weights: str | None) -> str:
 
 
 def val(
-    *,
     data: str,
+    *,
     weights: str = DEFAULT_WEIGHTS,
     split: str | None = None,
     model: str | None = None,

@@ -10,28 +10,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vovnet.data.frame import ImageHeader
+from vovnet.data.pixels import to_rgb
 from vovnet.data.text import one_line
 from vovnet.errors import ImageError
+from vovnet.orientation import orientation, upright
 
 MAX_PIXELS = 64_000_000
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
-# The decoder of JPEG also opens MPO, the two-picture JPEG of stereo cameras and phones.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# What is opened, and the suffixes of each. Pillow's other formats are documents, icons, films and
+# data, or told by their suffix alone. JPEG's decoder also opens MPO, the two-picture JPEG of
+# stereo cameras and phones.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "QOI": (".qoi",),
 }
+IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+_BY_PLUGIN = ("HEIF", "JXL")  # opened where a package has taught them to Pillow
 _REASONS = {
     errno.ENOENT: "no such file; check the path",
     errno.ENOTDIR: "no such file; check the path",
@@ -46,15 +52,16 @@ def load_image(
 ) -> Image.Image:
     """The image at `path` as an RGB picture, turned the way its EXIF says it is displayed.
 
-    Transparency is shown on white. Values of more than 8 bits are scaled from the smallest of
-    8, 12 or 16 bits that holds them all (floats: 0..1 or 0..255); anything else is stretched
-    from its least to its greatest value. Of an animation the first frame is returned.
+    Transparency is shown on white. Of values with more than 8 bits the upper 8 are kept, as the
+    format counts them; floats are 0 to 1 (see `vovnet.data.pixels`). Of an animation the first
+    frame is returned.
     `shrink_to` lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, faster, while both sides
     stay at least `shrink_to` pixels; `image_size` and `open_image` give the size before that.
 
-    Raises `ImageError` for what is missing, empty, damaged, no regular file, none of JPEG, PNG,
-    WebP, BMP, GIF and TIFF, or over `max_pixels` (by its header, before anything is decoded;
-    Pillow's own ceiling of 179 million stays in any case).
+    Raises `ImageError` for what is missing, empty, damaged, no regular file, of another format
+    than `FORMATS`, of pixels whose white is not known (32-bit integers, floats elsewhere), or
+    over `max_pixels` (by its header, before anything is decoded; Pillow's own ceiling of 179
+    million stays in any case).
     """
     return open_image(path, max_pixels=max_pixels, shrink_to=shrink_to)[0]
 
@@ -94,7 +101,21 @@ def image_header(path: str | Path) -> ImageHeader:
 
 def header_of(image: Image.Image) -> ImageHeader:
     """The same of an image that `opened` yields."""
-    return ImageHeader(_displayed_size(image), _orientation(image))
+    return ImageHeader(_displayed_size(image), orientation(image))
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file's suffix is that of a picture that is opened here; no file is looked at."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix in IMAGE_SUFFIXES or Image.EXTENSION.get(suffix) in _taught()
+
+
+def _taught() -> list[str]:
+    return [name for name in _BY_PLUGIN if name in Image.OPEN]
+
+
+def _formats() -> list[str]:
+    return [*FORMATS, *_taught()]
 
 
 @contextmanager
@@ -134,14 +155,14 @@ def _header(file: BinaryIO, name: str) -> Generator[Image.Image, None, None]:
             # Too many pixels is an error of ours, and odd metadata spoils no picture. Only Pillow's
             # warnings, because a thread beside this one can keep the filter longer.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            with Image.open(file, formats=_FORMATS) as image:
+            with Image.open(file, formats=_formats()) as image:
                 yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{name}: not a readable JPEG, PNG, WebP, BMP, GIF or TIFF image; "
-            "check the file, or convert it to one of these"
+            f"{name}: not a readable picture (JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, "
+            "PNM or QOI); check the file, or convert it to one of these"
         ) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: has too many pixels to open safely; shrink it") from error
@@ -163,49 +184,14 @@ def _decode(
             f"limit of {max_pixels / 1e6:.4g} million; make it smaller"
         )
     size = _displayed_size(image)
-    turn = _UPRIGHT.get(_orientation(image))
+    turn = orientation(image)
     if shrink_to is not None:
         image.draft(None, (max(shrink_to, 1), max(shrink_to, 1)))
-    picture = _to_rgb(image)
+    picture = to_rgb(image, name)
     picture.info.clear()  # else its EXIF could be applied a second time
-    return (picture if turn is None else picture.transpose(turn)), size
+    return upright(picture, turn), size
 
 
 def _displayed_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
-    return (width, height) if _orientation(image) >= 5 else (height, width)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, from what stands before the pixels."""
-    if image.format == "TIFF":  # Pillow turns these itself, size included
-        return 1
-    try:
-        # Not `image.getexif()`: that of PNG decodes the picture to look for EXIF behind it.
-        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF is no reason to refuse an intact picture
-        return 1
-    return value if value in _UPRIGHT else 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        return _scaled(np.asarray(image), (1.0, 255.0))
-    if image.mode.startswith("I"):
-        return _scaled(np.asarray(image), (255.0, 4095.0, 65535.0))
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    image.load()
-    return image.convert("RGB")
-
-
-def _scaled(values: np.ndarray, scales: tuple[float, ...]) -> Image.Image:
-    """An RGB picture of H×W grey values, white at the smallest of `scales` that holds them all."""
-    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    white = next((scale for scale in scales if high <= scale), None)
-    if low < 0 or white is None:
-        values, white = values - low, max(high - low, 1e-12)
-    return Image.fromarray((values * (255.0 / white)).round().astype(np.uint8)).convert("RGB")
+    return (width, height) if orientation(image) >= 5 else (height, width)

@@ -73,7 +73,7 @@ def _unknown(dataset: Dataset, unknown: Mapping[str, int], names: Sequence[str])
     hint = f" (it knows {near[0]})" if near else ""
     return one_line(
         f"{dataset.root} split {dataset.split}: the model does not know {listed}{more}{hint}; give "
-        "weights for these classes, or --drop-unknown to leave such boxes out"
+        "--weights for these classes, or --drop-unknown to leave such boxes out"
     )
 
 

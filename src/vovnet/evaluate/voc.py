@@ -24,19 +24,24 @@ class VocResult:
 
 
 def average_precision(
-    recall: np.ndarray, precision: np.ndarray, use_07_metric: bool = True
+    found: np.ndarray, counted: np.ndarray, positives: int, use_07_metric: bool = True
 ) -> float:
     """Area under a precision-recall curve whose points are in order of falling score.
 
-    VOC2007's measure is the mean of the best precision at recalls of at least 0, 0.1, … 1; that of
-    2010 and later is the area under the curve made monotonic. Without points it is 0.
+    At every point, `found` of the `counted` detections so far are true (both cumulative integers),
+    of `positives` truths. VOC2007's measure is the mean of the best precision at recalls of at
+    least 0, 0.1, … 1; that of 2010 and later is the area under the curve made monotonic. Without
+    points it is 0.
+
+    Recall is compared in whole numbers: as floats, 3 of 10 is below `linspace(0, 1, 11)[3]`.
     """
     # envelope[i]: the best precision at point i or later, the devkit's monotonic curve.
+    precision = found / np.maximum(counted, 1)
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     if use_07_metric:
         # Recall never falls, so the points with recall >= t are those from one index on.
-        return float(envelope[np.searchsorted(recall, np.linspace(0, 1, 11))].mean())
-    return float(np.diff(recall, prepend=0.0) @ envelope[:-1])
+        return float(envelope[np.searchsorted(10 * found, np.arange(11) * positives)].mean())
+    return float(np.diff(found / positives, prepend=0.0) @ envelope[:-1])
 
 
 def voc_ap(
@@ -73,10 +78,8 @@ def voc_ap(
     per_class = np.full(num_classes, np.nan)
     for c in np.flatnonzero(positives):
         ranked = outcome[label == c][np.argsort(-score[label == c], kind="stable")]
-        found_true = np.cumsum(ranked == _TRUE)
-        counted = np.cumsum(ranked != _IGNORED)
-        precision = found_true / np.maximum(counted, 1)
-        per_class[c] = average_precision(found_true / positives[c], precision, use_07_metric)
+        true, counted = np.cumsum(ranked == _TRUE), np.cumsum(ranked != _IGNORED)
+        per_class[c] = average_precision(true, counted, int(positives[c]), use_07_metric)
     return VocResult(per_class, float(np.nanmean(per_class)) if positives.any() else math.nan)
 
 

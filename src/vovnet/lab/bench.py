@@ -332,6 +332,7 @@ class _Run:
             copy=measured(self.copied, "byte/s", f"{self.roofs.copy}, before every window"),
             idle=self.idle,
             meter=self.meter.method if self.meter else "",
+            least_seconds=self.meter.least_seconds if self.meter else 0.0,
             conditions={"before": self.before, "after": self.after},
         )
 

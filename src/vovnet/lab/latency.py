@@ -31,12 +31,16 @@ def time_calls(call: Call, seconds: float, device: torch.device, guess: float) -
     """Seconds of every call in a window of about `seconds`, at least `LEAST_CALLS` calls.
 
     On a CPU by the clock around each. On CUDA between events on the stream, so that the host runs
-    ahead as it does in use; the device is waited for at the window's end only, and the number of
-    calls follows from `guess`, the seconds of one.
+    ahead as it does in use; the device is waited for after a number of calls that follows from
+    `guess`, the seconds of one. A guess that waited for the device is too long for calls that
+    follow each other: where the device was busy for less than the window, more calls follow.
     """
+    samples: list[float] = []
     if device.type == "cuda":
-        return _between_events(call, max(LEAST_CALLS, ceil(seconds / guess)))
-    samples = []
+        while (left := seconds - sum(samples)) > 0:
+            samples += _between_events(call, max(LEAST_CALLS, ceil(left / guess)))
+            guess = sum(samples) / len(samples)
+        return samples
     end = time.perf_counter() + seconds
     while len(samples) < LEAST_CALLS or time.perf_counter() < end:
         start = time.perf_counter()

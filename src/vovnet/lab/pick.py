@@ -187,13 +187,18 @@ def _unusable(row: BenchRow) -> str | None:
 
 
 def table(picked: Picked) -> list[dict[str, Any]]:
-    """The candidates as rows for people and JSON: the front first, then why each other fell."""
+    """The candidates as rows for people and JSON: the front first, then why each other fell.
+
+    Where no accuracy was given, the map is what the weights say of themselves, on data of their
+    own: not `map_compared`, it decides nothing.
+    """
     decision = picked.decision
     verdicts = [(c, "chosen" if c is decision.choice else "on the front") for c in decision.front]
     rows = []
     for candidate, verdict in (*verdicts, *decision.fell):
         job = picked.job_of(candidate)
         row = picked.rows[job]
+        own = row.map_50_95 if candidate.precision != "int8" else None
         rows.append(
             {
                 "model": candidate.name,
@@ -201,7 +206,8 @@ def table(picked: Picked) -> list[dict[str, Any]]:
                 "precision": candidate.precision,
                 "imgsz": row.imgsz,
                 "latency_ms": candidate.values.get("latency"),
-                "map_50_95": candidate.values.get("accuracy"),
+                "map_50_95": candidate.values.get("accuracy", own),
+                "map_compared": "accuracy" in candidate.values,
                 "joules_per_image": candidate.values.get("energy"),
                 "peak_memory_mb": candidate.values.get("memory"),
                 "measured": "final" if job in picked.finalists else "screening",

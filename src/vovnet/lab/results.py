@@ -7,7 +7,7 @@ from typing import Any
 
 from vovnet.lab.competitor import Competitor, Job
 from vovnet.lab.count import Counts
-from vovnet.lab.energy import disagreement
+from vovnet.lab.energy import Energy, disagreement
 from vovnet.lab.measurement import Measurement, invalidated, mapped, measured, not_measured
 from vovnet.lab.roofline import place
 from vovnet.lab.row import BenchRow, Roofline, unmeasured
@@ -29,6 +29,7 @@ class Machine:
     copy: Measurement = field(default=not_measured("byte/s", "nothing could be opened"))
     idle: Measurement = field(default=not_measured("W", "nothing could be opened"))
     meter: str = ""
+    least_seconds: float = 0.0  # of a window, for the meter to be trusted
     conditions: dict[str, Any] | None = None
 
     def shared(self) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _energy(competitor: Competitor, machine: Machine) -> dict[str, Any]:
     pairs = [(used, batch * len(calls)) for used, calls in zip(windows, seconds, strict=True)]
     gross = [[used.joules / images] for used, images in pairs]
     net = [[(used.joules - idle * used.seconds) / images] for used, images in pairs]
-    note = disagreement(windows)
+    note = disagreement(windows) or _too_short(windows, machine.least_seconds)
     found = {
         "joules_per_image": measured(gross, "J", f"{machine.meter}; idle power included"),
         "joules_per_image_net": measured(net, "J", f"{machine.meter}; less idle_watts × time"),
@@ -156,6 +157,14 @@ def _energy(competitor: Competitor, machine: Machine) -> dict[str, Any]:
     if note is not None:
         found = {key: invalidated(value, note) for key, value in found.items()}
     return found | {"energy_note": note}
+
+
+def _too_short(windows: Sequence[Energy], least: float) -> str | None:
+    """A line if a window was shorter than the meter needs."""
+    shortest = min(window.seconds for window in windows)
+    if shortest >= least:
+        return None
+    return f"a window of {shortest:.2f} s, the meter needs {least:g} s"
 
 
 def _stages(competitor: Competitor, protocol: str) -> dict[str, Measurement] | None:

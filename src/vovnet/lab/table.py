@@ -27,7 +27,8 @@ def count_models(
 ) -> list[dict[str, Any]]:
     """One row per model, for `batch` images of imgsz×imgsz pixels (default: the model's own).
 
-    Names are what `open_target` takes, but for ONNX files. `bytes_moved` is for numbers of
+    Names are what `open_target` takes, but for ONNX files; weights are `fused`, their batch norms
+    folded as `vovnet predict` runs them. `bytes_moved` is for numbers of
     `dtype`; `layers` adds the convolutions one by one. Raises `VovnetError` if a model cannot be
     built, or cannot take images of that size.
     """
@@ -42,6 +43,7 @@ def count_models(
             "model": name,
             "imgsz": side,
             "num_classes": target.num_classes,
+            "fused": is_weights(name),
             "params": counts.params,
             "macs": counts.macs,
             "flops": counts.flops,

@@ -114,15 +114,16 @@ class Detector(nn.Module):
     ) -> list[Detections]:
         """Detections of RGB images of any sizes, in pixels of each, run as one batch.
 
-        `whole_sizes` gives the (height, width) of images that were decoded smaller than they are;
-        boxes are in pixels of the whole. Raises ValueError in training mode, whose batch
+        Images are seen, and boxes given, as EXIF says that they are displayed. `whole_sizes` gives
+        the (height, width), as displayed, of images that were decoded smaller than they are; boxes
+        are in pixels of the whole. Raises ValueError in training mode, whose batch
         statistics would be changed and would give other results.
         """
         if self.training:
             raise ValueError("call .eval() before detect()")
         if not images:
             return []
-        sizes = whole_sizes or [(image.height, image.width) for image in images]
+        sizes = whole_sizes or [None] * len(images)
         prepared = [
             self.input_spec.prepare(image, size) for image, size in zip(images, sizes, strict=True)
         ]

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from vovnet.errors import VovnetError
+from vovnet.orientation import upright
 
 _LARGEST = 8192  # pixels; more is a mistake, or a file that means harm
 
@@ -91,9 +92,11 @@ class InputSpec:
     ) -> tuple[np.ndarray, Placement]:
         """An RGB image to the input's uint8 H×W×3 pixels and its placement.
 
+        What EXIF turns for display is turned first; all sizes are of the image as displayed.
         `whole` is the (height, width) of the image where `image` is a smaller copy of it; boxes
         then lead back to the whole.
         """
+        image = upright(image)
         height, width = self.size
         whole_h, whole_w = whole or (image.height, image.width)
         if self.fit == "warp":

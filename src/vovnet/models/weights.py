@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -121,8 +122,18 @@ def shipped_rows(pattern: str) -> list[dict[str, Any]]:
             metadata = load_metadata(path)
             metrics = metadata.get("metrics", {})
             row = {key: metrics.get(key) for key in ("map_50", "map_50_95")}
+            row["measured_on"] = _measured_on(metrics.get("command", ""))
             rows.append({"name": name, **row, "licence": metadata.get("licence")})
     return rows
+
+
+def _measured_on(command: str) -> str | None:
+    """Data set and split of a `vovnet val` command, such as "voc2007 report"."""
+    words = command.split()
+    after = dict(pairwise(words))
+    if "--data" not in after:
+        return None
+    return " ".join(filter(None, (Path(after["--data"]).name, after.get("--split"))))
 
 
 def detector_metadata(detector: Detector, **more: Any) -> dict[str, Any]:

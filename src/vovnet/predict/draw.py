@@ -6,14 +6,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vovnet.detections import Detections
+from vovnet.orientation import upright
 
 
 def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
     """A copy of an RGB image with a box and "name score" for every detection, best on top.
 
-    Masks are laid over the picture half transparent.
+    Masks are laid over the picture half transparent. What EXIF turns for display is turned first,
+    as `Detector.detect` does.
     """
-    canvas = _with_masks(image, detections)
+    canvas = _with_masks(upright(image), detections)
     draw = ImageDraw.Draw(canvas)
     unit = max(image.size) / 640
     width = max(2, round(3 * unit))

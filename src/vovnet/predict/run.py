@@ -1,8 +1,11 @@
 """Files through a detector, one row per file, the bad ones with their reason."""
 
 import io
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +14,19 @@ from PIL import Image
 from vovnet.data.images import open_image
 from vovnet.detections import Detections
 from vovnet.errors import VovnetError
-from vovnet.files import write_atomically
+from vovnet.files import refuse_replacing, write_atomically
 from vovnet.models.detector import Detector
 from vovnet.predict.draw import draw_detections
 
 _AHEAD = 2  # images decoded before their turn
-_Opened = tuple[Image.Image, tuple[int, int]]  # the picture and its (height, width) when whole
+
+
+class _Opened(NamedTuple):
+    """A picture as the network sees it, its (height, width) when whole, and the one to draw on."""
+
+    seen: Image.Image
+    size: tuple[int, int]
+    whole: Image.Image
 
 
 class Row(NamedTuple):
@@ -53,39 +63,47 @@ def predict_files(
     conf: float = 0.25,
     iou: float = 0.6,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> Iterator[Row]:
     """Yield a `Row` per file, in order, holding only a few images at a time.
 
-    Files are decoded ahead of the network. With `out`, annotated PNG pictures go there; files of
-    the same name from different folders get a number.
+    Files are decoded ahead of the network, JPEGs as small as its input allows, so that an image
+    gives one answer, here and in `evaluate`, drawn or not. With `out`, annotated PNG pictures go
+    there; files of the same name from different folders get a number.
+
+    Raises `VovnetError` before anything is done if a picture in `out` would be replaced, by
+    `overwrite` only if it is one of `paths`.
     """
-    taken: set[str] = set()
-    # Only a picture that is drawn on is needed whole.
-    shrink_to = max(detector.input_spec.size) if out is None else None
-    for path, opened in _decoded_ahead(paths, shrink_to):
+    drawn: Iterable[Path | None] = repeat(None)
+    if out is not None:
+        paths = list(paths)
+        drawn = targets = _names_in(out, paths)
+        refuse_replacing(f"--out {out}", targets, paths, overwrite=overwrite)
+    side = max(detector.input_spec.size)
+    load = partial(_load, side=side, whole=out is not None)
+    for (path, opened), target in zip(_decoded_ahead(paths, load), drawn, strict=False):
         if isinstance(opened, VovnetError):
             yield Row(path, None, str(opened))
             continue
-        image, size = opened
-        detections = detector.detect([image], conf, iou, [size])[0]
-        drawn = None
-        if out is not None:
-            drawn = out / _free_name(path.stem, taken)
-            try:
-                write_picture(drawn, draw_detections(image, detections))
-            except VovnetError as error:
-                yield Row(path, detections, str(error))
-                continue
-        yield Row(path, detections, drawn=drawn)
+        detections = detector.detect([opened.seen], conf, iou, [opened.size])[0]
+        if target is None:
+            yield Row(path, detections)
+            continue
+        try:
+            write_picture(target, draw_detections(opened.whole, detections), replace=overwrite)
+        except VovnetError as error:
+            yield Row(path, detections, str(error))
+        else:
+            yield Row(path, detections, drawn=target)
 
 
 def _decoded_ahead(
-    paths: Iterable[Path], shrink_to: int | None
+    paths: Iterable[Path], load: Callable[[Path], _Opened | VovnetError]
 ) -> Iterator[tuple[Path, _Opened | VovnetError]]:
     waiting: list[tuple[Path, Future]] = []
     with ThreadPoolExecutor(1) as pool:
         for path in paths:
-            waiting.append((path, pool.submit(_load, path, shrink_to)))
+            waiting.append((path, pool.submit(load, path)))
             if len(waiting) > _AHEAD:
                 first, future = waiting.pop(0)
                 yield first, future.result()
@@ -93,24 +111,32 @@ def _decoded_ahead(
             yield first, future.result()
 
 
-def _load(path: Path, shrink_to: int | None) -> _Opened | VovnetError:
+def _load(path: Path, *, side: int, whole: bool) -> _Opened | VovnetError:
     try:
-        return open_image(path, shrink_to=shrink_to)
+        seen, size = open_image(path, shrink_to=side)
+        if whole and (seen.height, seen.width) != size:
+            return _Opened(seen, size, open_image(path)[0])
+        return _Opened(seen, size, seen)
     except VovnetError as error:
         return error
 
 
-def _free_name(stem: str, taken: set[str]) -> str:
-    name, number = f"{stem}.png", 1
-    while name in taken:
-        number += 1
-        name = f"{stem}-{number}.png"
-    taken.add(name)
-    return name
+def _names_in(out: Path, pictures: Iterable[Path]) -> list[Path]:
+    """Where the annotated copy of each picture goes: no two to one name, whatever its case."""
+    taken: set[str] = set()
+    names = []
+    for picture in pictures:
+        name, number = f"{picture.stem}.png", 1
+        while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
+            number += 1
+            name = f"{picture.stem}-{number}.png"
+        taken.add(key)
+        names.append(out / name)
+    return names
 
 
-def write_picture(path: Path, image: Image.Image) -> None:
+def write_picture(path: Path, image: Image.Image, *, replace: bool = True) -> None:
     """Write a PNG atomically; raises `VovnetError` if that cannot be done."""
     data = io.BytesIO()
     image.save(data, "PNG")
-    write_atomically(path, data.getvalue())
+    write_atomically(path, data.getvalue(), replace=replace)

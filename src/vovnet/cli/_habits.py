@@ -1,0 +1,97 @@
+"""What other toolkits have people type, answered with the line to type here."""
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+
+from vovnet.errors import VovnetError
+
+# Options of detection toolkits that are written KEY=VALUE.
+_KEYS = {
+    *("source", "data", "model", "weights", "imgsz", "epochs", "batch", "device", "conf", "iou"),
+    *(
+        "save",
+        "name",
+        "split",
+        "val",
+        "patience",
+        "resume",
+        "seed",
+        "cache",
+        "amp",
+        "workers",
+        "lr",
+    ),
+    *("format", "project", "optimizer", "task", "mode", "pretrained", "freeze", "config", "out"),
+}
+_SWITCHES = {"save", "memory", "sync-bn", "pixels", "layers", "drop-unknown", "json", "overwrite"}
+_NEGATABLE = {"save", "memory", "sync-bn", "pixels"}
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_POSITIONAL = {("predict", "source"), ("val", "data"), ("doctor", "data")}
+
+
+def refuse_habits(arguments: Sequence[str]) -> None:
+    """Raise `VovnetError` with the line to type if the arguments are written another toolkit's way:
+    KEY=VALUE, a truth value behind a switch, two sides, a GPU by its number alone."""
+    mended, what = _mend(list(arguments))
+    if what:
+        line = shlex.join(["vovnet", *mended])
+        raise VovnetError(f"{'; '.join(dict.fromkeys(what))}. Type: {line}")
+
+
+def _mend(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments as they are written here, and what was wrong with them."""
+    mended: list[str] = []
+    what: list[str] = []
+    option = ""  # the last one, without what was given with =
+    for index, token in enumerate(tokens):
+        before = tokens[index - 1] if index else ""
+        key, equals, value = token.partition("=")
+        if token.startswith("--"):
+            option = key[2:]
+            mended.append(
+                f"{key}={_device(value, what)}" if key == "--device" and equals else token
+            )
+        elif before == "--device":
+            mended.append(_device(token, what))
+        elif option == "imgsz" and before != "--imgsz" and token.isdigit() and before.isdigit():
+            what.append("--imgsz is one side, inputs are square")
+            mended[-1] = str(max(int(token), int(before)))
+        elif before[2:] in _SWITCHES and token.lower() in _TRUTH and not os.path.lexists(token):
+            mended += _switch(mended.pop()[2:], _TRUTH[token.lower()], what)
+        elif equals and key in _KEYS and _is_free(before, option) and not os.path.lexists(token):
+            what.append("options are written --KEY VALUE, not KEY=VALUE")
+            mended += _option(tokens[0], key, value, what)
+        else:
+            mended.append(token)
+    return mended, what
+
+
+def _is_free(before: str, option: str) -> bool:
+    """Whether what follows is no value of an option; --set takes any number of KEY=VALUE."""
+    switch = before[2:].removeprefix("no-") in _SWITCHES or "=" in before
+    return option != "set" and (switch or not before.startswith("--"))
+
+
+def _option(verb: str, key: str, value: str, what: list[str]) -> list[str]:
+    if (verb, key) in _POSITIONAL:
+        return [value]
+    if key in _SWITCHES and value.lower() in _TRUTH:
+        return _switch(key, _TRUTH[value.lower()], what)
+    return [f"--{key}", _device(value, what) if key == "device" else value]
+
+
+def _switch(name: str, on: bool, what: list[str]) -> list[str]:
+    what.append(f"--{name} takes no value")
+    if on:
+        return [f"--{name}"]
+    return [f"--no-{name}"] if name in _NEGATABLE else []
+
+
+def _device(name: str, what: list[str]) -> str:
+    if not re.fullmatch(r"\d+|gpu", name):
+        return name
+    mended = "cuda" if name == "gpu" else f"cuda:{name}"
+    what.append(f"--device {name} is called {mended}")
+    return mended
