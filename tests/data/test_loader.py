@@ -99,7 +99,7 @@ def test_batches_have_the_networks_form(voc):
         assert pixels.shape == (4, 32, 32, 3)
         assert pixels.dtype == torch.uint8
         assert len(targets) == 4
-        for boxes, labels, masks in targets:
+        for boxes, labels, masks, _ in targets:
             assert masks is None
             assert boxes.shape == (len(labels), 4)
             assert (boxes.dtype, labels.dtype) == (torch.float32, torch.int64)

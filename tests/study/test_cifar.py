@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from vovnet.cli import main
-from vovnet.data.cifar import TEST_FILES, TRAIN_FILES
+from vovnet.data.cifar import TEST_FILES, TRAIN_FILES, read_cifar10
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.models.weights import load_tensors
-from vovnet.study.cifar import augmented, channel_statistics, train_cifar
+from vovnet.study.cifar import _stepper, accuracy, augmented, channel_statistics, train_cifar
 from vovnet.train.recipe import recipe_from_dict
 
 RNG = np.random.default_rng(0)
@@ -91,6 +91,18 @@ def test_what_is_no_study(folder, tmp_path):
         train_cifar(recipe(folder, model="osa_5x44"), tmp_path)
     with pytest.raises(VovnetError, match="a length in epochs"):
         train_cifar(recipe(folder, epochs=None, minutes=1), tmp_path)
+
+
+def test_the_accuracy_is_the_averaged_networks(folder):
+    """Its bias is made to say 1 always, the network's own 0; three of four images are 1."""
+    test = read_cifar10(folder, train=False)
+    test = test._replace(labels=np.array([1, 1, 1, 0]))
+    stepper = _stepper(recipe(folder), test, torch.device("cpu"))
+    for network, label in ((stepper.learned.network, 0), (stepper.learned.average.network, 1)):
+        *_, bias = (p for p in network.parameters() if p.shape == (10,))
+        with torch.no_grad():
+            bias[label] = 1e6
+    assert accuracy(stepper, test) == 0.75
 
 
 def test_statistics():

@@ -84,6 +84,33 @@ def test_the_first_step_is_the_orthogonal_gradient_scaled_after_weight_decay():
     assert not torch.allclose(parameter.detach(), start, atol=2e-2)
 
 
+def plain_muon(start: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:
+    """Muon as published (Jordan 2024), in ten lines; the step's size is arXiv 2502.16982's."""
+    weight, buffer = start.clone(), torch.zeros_like(start)
+    for gradient in gradients:
+        buffer = 0.95 * buffer + 0.05 * gradient
+        x = 0.05 * gradient + 0.95 * buffer  # Nesterov
+        x = x / (x.norm() + 1e-7)
+        for _ in range(5):
+            a = x @ x.T
+            x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        weight = weight * (1 - 0.02 * 0.1) - 0.02 * 0.2 * max(weight.shape) ** 0.5 * x
+    return weight
+
+
+def test_steps_are_those_of_the_published_muon():
+    """Gradients that turn, so that momentum and Nesterov's look ahead both matter."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(6, 10, generator=generator)
+    gradients = [torch.randn(6, 10, generator=generator) for _ in range(4)]
+    parameter = nn.Parameter(start.clone())
+    muon = Muon([parameter], lr=0.02, weight_decay=0.1, dtype=torch.float32)
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        muon.step()
+    torch.testing.assert_close(parameter.detach(), plain_muon(start, gradients), rtol=0, atol=1e-6)
+
+
 def test_parameters_without_a_gradient_stay():
     moving, still = (nn.Parameter(torch.ones(2, 3)) for _ in range(2))
     moving.grad = torch.randn(2, 3)

@@ -1,8 +1,16 @@
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vovnet.train.schedule import Length, learning_rate
+from vovnet.train.schedule import (
+    Length,
+    half_cosine,
+    learning_rate,
+    rate_by_clock,
+    warmed_by_clock,
+)
 
 PEAK, FINAL = 0.1, 0.01
 
@@ -61,13 +69,51 @@ def test_a_step_down_at_every_milestone():
 
 def test_a_run_of_so_many_steps():
     length = Length(steps=200)
-    assert length.total(0, 0.0) == length.total(50, 1e6) == 200
     assert [length.share(step, 3.0) for step in (0, 50, 200, 300)] == [0.0, 0.25, 1.0, 1.0]
 
 
-def test_a_run_by_the_clock_promises_what_its_pace_does():
+def test_a_run_by_the_clock():
     length = Length(seconds=60.0)
-    assert length.total(0, 0.0) > 10**6
-    assert length.total(10, 6.0) == 100
-    assert length.total(10, 120.0) == 10
     assert [length.share(7, seconds) for seconds in (0.0, 15.0, 60.0, 61.0)] == [0, 0.25, 1, 1]
+
+
+def clocked(seconds: list[float], minutes: float, warmup: int = 200) -> list[float]:
+    """The rates of steps that take so long."""
+    length, rates, warmed, gone = Length(seconds=60 * minutes), [], 0.0, 0.0
+    for step, took in enumerate(seconds):
+        share = length.share(step, gone)
+        warmed = warmed_by_clock(warmed, step, share, warmup)
+        rates.append(rate_by_clock(share, warmed, peak=PEAK, final=FINAL))
+        gone += took
+    return rates
+
+
+@given(
+    st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=60),
+    st.floats(0.01, 100),
+    st.integers(0, 500),
+)
+def test_no_step_by_the_clock_adds_more_than_a_tenth_of_the_peak(seconds, minutes, warmup):
+    rates = clocked(seconds, minutes, warmup)
+    assert all(0 < rate <= PEAK for rate in rates)
+    if warmup:
+        assert all(b - a <= PEAK / 10 + 1e-12 for a, b in pairwise([0.0, *rates]))
+
+
+def test_a_warm_up_by_the_clock_takes_a_tenth_of_the_time():
+    rates = clocked([1.0] * 120, minutes=2)  # 12 steps of 120
+    assert rates[:12] == pytest.approx(
+        [PEAK * max(i / 12, 1 / 200) * half_cosine(i / 120, FINAL) for i in range(12)]
+    )
+    assert max(rates) == rates[12]
+    assert all(a > b for a, b in pairwise(rates[12:]))
+    fast = clocked([1e-3] * 400, minutes=2)  # 200 steps are less
+    assert fast[:200] == pytest.approx([PEAK * (i + 1) / 200 for i in range(200)], rel=1e-4)
+    late = clocked([60.0, *[1.0] * 59], minutes=2)  # the first waits for a compiler
+    half = half_cosine(0.5, FINAL)
+    assert late[:2] == pytest.approx([PEAK / 200, PEAK * half * (1 / 200 + 1 / 10)])
+
+
+def test_milestones_by_the_clock():
+    steps = [rate_by_clock(share, 1.0, peak=PEAK, milestones=[0.5]) for share in (0.4, 0.5, 0.9)]
+    assert steps == pytest.approx([PEAK, PEAK / 10, PEAK / 10])

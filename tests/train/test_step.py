@@ -79,6 +79,37 @@ def test_its_terms_are_those_of_all_its_images():
     assert stepper()(parts, 0.01) == pytest.approx(stepper()([whole], 0.01), rel=1e-5)
 
 
+def test_a_step_goes_as_far_as_the_rate_says():
+    """SGD without momentum: the rate times the gradient, whatever the recipe's own rate is."""
+    values = {"clip": 0, "weight_decay": 0, "momentum": 0, "lr": 5.0}
+    start = torch.cat([p.detach().flatten() for p in stepper().detector.parameters()])
+    gradient = torch.cat([p.grad.flatten() for p in with_gradients(batch(2)).parameters()])
+    for rate in (0.01, 0.02):
+        taken = stepper(**values)
+        taken([batch(2)], rate)
+        there = torch.cat([p.detach().flatten() for p in taken.detector.parameters()])
+        torch.testing.assert_close(there - start, -rate * gradient, rtol=1e-3, atol=1e-6)
+
+
+def with_gradients(images: Batch) -> nn.Module:
+    """The same detector after a plain pass back."""
+    detector = stepper().detector
+    outputs = detector(detector.input_spec.normalize(images.pixels))
+    sum(detector.loss(outputs, images.targets, (64, 64)).values()).backward()
+    return detector
+
+
+@pytest.mark.parametrize("share", [0.1, 10.0])
+def test_a_gradient_longer_than_clip_is_cut_to_it(share):
+    """The way of SGD's step is the rate times the gradient's length, at most `clip`."""
+    gradients = [p.grad for p in with_gradients(batch(2)).parameters()]
+    length = float(torch.stack([g.norm() for g in gradients]).norm())
+    start = torch.cat([p.detach().flatten() for p in stepper().detector.parameters()])
+    values = {"weight_decay": 0, "momentum": 0}
+    way = moved([batch(2)], clip=share * length, **values) - start
+    assert float(way.norm()) == pytest.approx(0.01 * min(share, 1.0) * length, rel=1e-3)
+
+
 def test_without_an_average_the_averaged_weights_are_the_weights():
     taken = stepper(ema_decay=0)
     taken([batch(2)], 0.01)
@@ -183,7 +214,15 @@ def test_an_uneven_loss_is_not(losses):
 
 def test_a_rate_that_is_far_too_high_is_named_early(voc, tmp_path):
     settings = recipe(
-        data=[str(voc)], lr=30.0, warmup=0, epochs=200, batch=8, imgsz=32, workers=0, clip=0
+        data=[str(voc)],
+        lr=30.0,
+        final_lr=1.0,
+        warmup=0,
+        epochs=200,
+        batch=8,
+        imgsz=32,
+        workers=0,
+        clip=0,
     )
     dataset = open_dataset(voc, "train")
     detector = create_detector("vovdet_nano", dataset.names)

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 
 from vovnet.data.record import Record, trained
 from vovnet.errors import VovnetError
+from vovnet.streams import stream
 
 
 class Draw(NamedTuple):
@@ -26,7 +27,7 @@ class Draw(NamedTuple):
 
     def generator(self, seed: int) -> np.random.Generator:
         """The randomness of this sample in a run with that seed."""
-        return np.random.default_rng((seed, self.epoch, self.index, self.copy))
+        return stream(seed, "sample", self.epoch, self.index, self.copy)
 
 
 def mixing_weight(rng: np.random.Generator) -> float:
@@ -87,7 +88,7 @@ class EpochBatches(Sampler):
 
     def _draws(self) -> list[Draw]:
         """The whole epoch's, of all processes."""
-        rng = np.random.default_rng((self.seed, self.epoch))
+        rng = stream(self.seed, "epoch", self.epoch)
         size, mosaic, mixup = self.plan(self.epoch)
         indices, copies = self._listed(rng)
         order = rng.permutation(len(indices))[: self.length]

@@ -28,6 +28,7 @@ from vovnet.models.cifar import SPECS
 from vovnet.models.detector import Detector
 from vovnet.models.input_spec import InputSpec
 from vovnet.models.weights import save_tensors
+from vovnet.streams import stream
 from vovnet.train.checkpoint import Learned, Progress, begin, load_state, save_state
 from vovnet.train.defaults import settle
 from vovnet.train.recipe import Recipe
@@ -139,7 +140,7 @@ def augmented(
 
 def _batches(train: Cifar, recipe: Recipe, epoch: int, mean: Triple) -> Iterator[Batch]:
     """An epoch's batches, a function of (seed, epoch); images that fill no batch are left out."""
-    rng = np.random.default_rng((recipe.seed, epoch))
+    rng = stream(recipe.seed, "epoch", epoch)
     size = min(recipe.batch or 1, len(train.labels))
     order = rng.permutation(len(train.labels))
     for start in range(0, len(order) - size + 1, size):

@@ -22,12 +22,14 @@ from vovnet.train.watch import LossWatch
 @dataclass
 class Progress:
     """How far a run is: epochs done, optimiser steps and seconds of training in all; and of the
-    epoch under way the steps done and its report so far."""
+    epoch under way the steps done and its report so far. `warmed` is the share of its peak that the
+    learning rate of a run by the clock has come to."""
 
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
     step_of_epoch: int = 0
+    warmed: float = 0.0
     images: int = 0  # of the data
     data: str = ""  # the data's fingerprint: a run cannot go on with others
     report: dict[str, Any] = field(default_factory=dict)

@@ -40,7 +40,7 @@ from vovnet.train.defaults import settle
 from vovnet.train.graphs import GraphedNetwork
 from vovnet.train.recipe import Recipe
 from vovnet.train.report import EpochReport
-from vovnet.train.schedule import Length
+from vovnet.train.schedule import Length, warmed_by_clock
 from vovnet.train.step import AUTOCAST, Stepper
 from vovnet.train.stopping import StopRequest
 from vovnet.train.transfer import freeze
@@ -357,9 +357,18 @@ def _seeded(parts: list[Batch], seed: int, step: int) -> list[Batch]:
     return seeded
 
 
+def _rate(run: Run) -> float:
+    """The learning rate of the next step."""
+    recipe, progress = run.recipe, run.progress
+    if run.length.steps is not None:
+        return recipe.lr_at(progress.step, run.length.steps)
+    progress.warmed = warmed_by_clock(progress.warmed, progress.step, run.share, recipe.warmup)
+    return recipe.lr_by_clock(run.share, progress.warmed)
+
+
 def _take_step(run: Run, parts: list[Batch], report: EpochReport) -> None:
     recipe, step = run.recipe, run.progress.step
-    report.lr = recipe.lr_at(step, run.length.total(step, run.progress.seconds))
+    report.lr = _rate(run)
     try:
         losses = run.stepper(_seeded(parts, recipe.seed, step), report.lr)
     except DivergedError as error:

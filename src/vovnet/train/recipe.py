@@ -7,7 +7,7 @@ from typing import Any, Literal
 from vovnet.data.yaml_file import read_yaml
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.train.recipe_checks import check_recipe, frozen, plain
-from vovnet.train.schedule import learning_rate
+from vovnet.train.schedule import learning_rate, rate_by_clock
 
 NO_VALIDATION = "none"
 _EVALUATIONS = 10  # of a run, where the recipe does not say how many epochs lie between them
@@ -51,7 +51,7 @@ class Recipe:
     final_lr: float = 0.01  # where the cosine ends, as a share of lr
     milestones: tuple[float, ...] = ()  # shares of the run where multistep multiplies lr by gamma
     gamma: float = 0.1
-    warmup: int = 200  # steps; at most a tenth of the run
+    warmup: int = 200  # steps; at most a tenth of the run, by the clock ten steps at least
     momentum: float = 0.9  # of sgd
     nesterov: bool = False  # of sgd
     weight_decay: float = 0.05  # on matrices and kernels only
@@ -118,6 +118,18 @@ class Recipe:
             total,
             peak=self.lr,
             warmup=self.warmup,
+            final=self.final_lr,
+            milestones=self.milestones,
+            gamma=self.gamma,
+        )
+
+    def lr_by_clock(self, share: float, warmed: float) -> float:
+        """Learning rate after a share of the time, warmed up so far; settled recipes only."""
+        assert self.lr is not None
+        return rate_by_clock(
+            share,
+            warmed,
+            peak=self.lr,
             final=self.final_lr,
             milestones=self.milestones,
             gamma=self.gamma,
