@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from vovnet.cli import main
+from vovnet.detections import Detections
 from vovnet.models import create_detector
 from vovnet.models.weights import save_detector
 
@@ -96,6 +97,31 @@ def _randomise_norms(network: nn.Module, seed: int = 0) -> None:
 def randomise_norms() -> Callable[..., None]:
     """Fills a network's batch norms in place: `randomise_norms(network, seed=0)`."""
     return _randomise_norms
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Image.Image]:
+    """A person and a cat, in which the shipped weights find something."""
+    data = pytest.importorskip("skimage.data")
+    return [Image.fromarray(picture()) for picture in (data.astronaut, data.chelsea)]
+
+
+def _compare_found(found: Detections, twin: Detections) -> None:
+    """In any order, for scores nearly alike may change places: as many, and for each of either one
+    of the other's that has its label, its score to 0.001 and its corners to half a pixel."""
+    assert len(found) == len(twin)
+    apart = np.abs(found.boxes[:, None] - twin.boxes[None]).max(2, initial=0.0)
+    alike = found.labels[:, None] == twin.labels[None]
+    alike &= np.abs(found.scores[:, None] - twin.scores[None]) <= 1e-3
+    alike &= apart <= 0.5
+    assert alike.any(1).all(), f"of the first alone: {np.flatnonzero(~alike.any(1)).tolist()}"
+    assert alike.any(0).all(), f"of the second alone: {np.flatnonzero(~alike.any(0)).tolist()}"
+
+
+@pytest.fixture(scope="session")
+def compare_found() -> Callable[[Detections, Detections], None]:
+    """Asserts that two devices found the same in an image: `compare_found(one, other)`."""
+    return _compare_found
 
 
 class Outcome(NamedTuple):

@@ -280,3 +280,53 @@ def test_val_shares_the_images_and_prints_once(voc, nano, in_ranks):
     assert json.loads(alone[1])["images"] == 4
     assert one == alone
     assert two == [0, ""]
+
+
+def test_thresholds_reach_the_decoder(voc):
+    """Those of measuring unless others are asked for: all above 0.001, overlaps up to 0.6."""
+    detector, seen = reader(), []
+
+    def decoder(outputs, size, conf, iou):
+        seen.append((size, conf, iou))
+        return PointDecoder(STRIDES)(outputs, size, conf, iou)
+
+    detector.decoder = decoder
+    dataset = open_dataset(voc, "val")
+    evaluate(detector, dataset)
+    assert set(seen) == {((SIDE, SIDE), 0.001, 0.6)}
+    seen.clear()
+    assert len(list(detect_records(detector, dataset.records, conf=0.3, iou=0.2))) == 4
+    assert set(seen) == {((SIDE, SIDE), 0.3, 0.2)}
+
+
+def test_thresholds_decide_what_is_found(voc):
+    """Two boxes of one class that overlap by a half, with scores of 0.8 and 0.4."""
+    detector = reader()
+
+    class TwoBoxes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images: Tensor) -> Outputs:
+            points, strides = anchor_points(SIDE, SIDE, STRIDES)
+            logits = torch.full((len(images), len(points), 2), -20.0)
+            logits[:, 0, 0], logits[:, 1, 0] = torch.tensor([0.8, 0.4]).logit()
+            box = torch.tensor([[8.0, 8.0, 32.0, 32.0], [16.0, 8.0, 40.0, 32.0]])  # IoU 1/2
+            ends = torch.cat([points[:2] - box[:, :2], box[:, 2:] - points[:2]], 1)
+            distances = torch.zeros(len(images), len(points), 4)
+            distances[:, :2] = ends / strides[:2, None]
+            return Outputs(logits, distances)
+
+    detector.network = TwoBoxes()
+    records = open_dataset(voc, "val").records[:1]
+
+    def scores(**thresholds: float) -> list[float]:
+        [found] = detect_records(detector, records, **thresholds)
+        return [round(float(score), 3) for score in found.scores]
+
+    assert scores() == [0.8, 0.4]
+    assert scores(iou=0.51) == [0.8, 0.4]
+    assert scores(iou=0.49) == [0.8]
+    assert scores(conf=0.41) == [0.8]
+    assert scores(conf=0.39) == [0.8, 0.4]

@@ -1,6 +1,11 @@
+import math
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.ops import generalized_box_iou
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.losses import Target, means
@@ -84,3 +89,79 @@ def test_the_loss_knows_right_from_wrong_and_survives_nothing():
     assert all(value < 1e-3 for value in silent.values())
     wrong = loss(outputs(truth), [nothing], (SIDE, SIDE))
     assert wrong["class"] > 1
+
+
+def random_case(seed: int) -> tuple[CenterMaskOutput, list[Target]]:
+    generator = torch.Generator().manual_seed(seed)
+    count = len(reach()[0])
+    logits = torch.randn(2, count, 3, generator=generator) * 2
+    distances = torch.rand(2, count, 4, generator=generator) * 3 + 0.1
+    centre = torch.randn(2, count, generator=generator)
+    targets = []
+    for objects in (2, 3):
+        corner = torch.rand(objects, 2, generator=generator) * 30
+        sides = 12 + torch.rand(objects, 2, generator=generator) * 20
+        labels = torch.randint(3, (objects,), generator=generator)
+        targets.append(Target(torch.cat([corner, corner + sides], 1), labels))
+    return CenterMaskOutput(*[torch.zeros(1)] * 5, logits, distances, centre), targets
+
+
+def test_the_loss_is_torchvisions():
+    """Focal loss (α .25, γ 2) and centre-ness over the positives; the boxes' loss, which it takes
+    plainly, is weighted here by the centre-ness wanted (FCOS improved), over the weights' sum."""
+    points, strides, reached = reach()
+    half = strides[:, None] / 2
+    anchors = [torch.cat([points - half, points + half], 1)] * 2
+    for seed in range(5):
+        outputs, targets = random_case(seed)
+        matches = [match_points(points, strides, reached, t.boxes) for t in targets]
+        theirs = FCOSHead(32, 1, 3, 1).compute_loss(
+            [{"boxes": t.boxes, "labels": t.labels} for t in targets],
+            {
+                "cls_logits": outputs.class_logits,
+                "bbox_regression": outputs.distances,
+                "bbox_ctrness": outputs.centerness[..., None],
+            },
+            anchors,
+            [m.matched for m in matches],
+        )
+        said = FCOSLoss(STRIDES, RANGES)(outputs, targets, (SIDE, SIDE))
+        torch.testing.assert_close(said["class"], theirs["classification"])
+        torch.testing.assert_close(said["centerness"], theirs["bbox_ctrness"])
+
+        total, weights = 0.0, 0.0
+        for image, (match, target) in enumerate(zip(matches, targets, strict=True)):
+            for place in (match.matched >= 0).nonzero()[:, 0]:
+                pixels = outputs.distances[image, place] * strides[place]
+                box = torch.cat([points[place] - pixels[:2], points[place] + pixels[2:]])[None]
+                truth = target.boxes[match.matched[place]][None]
+                giou = generalized_box_iou(box, truth)[0, 0]
+                total += float(match.centerness[place] * (1 - giou))
+                weights += float(match.centerness[place])
+        assert weights > 3
+        assert float(said["box"]) == pytest.approx(total / weights, rel=1e-5)
+
+
+def test_one_positive_by_hand():
+    """At logit 0 a class wanted costs α · ¼ · log 2, any other (1 − α) · ¼ · log 2: α is .25."""
+    loss = FCOSLoss((32,), ((0.0, torch.inf),))
+    target = Target(torch.tensor([[4.0, 8.0, 28.0, 32.0]]), torch.tensor([0]))
+    outputs = CenterMaskOutput(
+        *[torch.zeros(1)] * 5,
+        torch.zeros(1, 1, 2),
+        torch.full((1, 1, 4), 0.5),  # (0, 0, 32, 32) seen from (16, 16)
+        torch.zeros(1, 1),
+    )
+    terms = loss(outputs, [target], (32, 32))
+    log2 = math.log(2)
+    assert float(terms["class"]) == pytest.approx((0.25 + 0.75) * 0.25 * log2)
+    assert float(terms["box"]) == pytest.approx(1 - 24 * 24 / 32**2)  # its weight is cancelled
+    # Left and right are 12 and 12, top and bottom 8 and 16: √(1 · ½); at logit 0 it costs log 2.
+    assert float(match_points(*whole(), target.boxes).centerness) == pytest.approx(0.5**0.5)
+    assert float(terms["centerness"]) == pytest.approx(log2)
+
+
+def whole() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The one point of a 32×32 input at stride 32, which reaches everywhere."""
+    points, strides = anchor_points(32, 32, (32,))
+    return points, strides, torch.tensor([[0.0, torch.inf]])

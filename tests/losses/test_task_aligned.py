@@ -139,6 +139,26 @@ def test_of_equal_objects_the_first_has_the_points():
     assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
 
 
+def test_of_objects_that_a_point_overlaps_alike_the_first_has_it():
+    """Of other classes, which all points rate alike, so that all three objects want the same ones;
+    and two boxes that lie to the left and to the right of what the middle points say."""
+    _, boxes, _ = case(0, 1)
+    logits = torch.zeros(len(POINTS), CLASSES)
+    box = torch.tensor([[20.0, 10.0, 60.0, 50.0]])
+    for labels in ([2, 0, 1], [1, 2, 0]):
+        found = assign_one(logits, boxes, POINTS, Target(box.repeat(3, 1), torch.tensor(labels)))
+        assert len(found.points) == 10
+        assert found.labels.tolist() == labels[:1] * 10
+    # One point at (16, 16) that says (0, 0, 32, 32): each of both covers half of it.
+    halves = torch.tensor([[0.0, 0.0, 16.5, 32.0], [15.5, 0.0, 32.0, 32.0]])
+    said, point = torch.tensor([[0.0, 0.0, 32.0, 32.0]]), torch.tensor([[16.0, 16.0]])
+    for order in ([0, 1], [1, 0]):
+        target = Target(halves[order], torch.tensor(order))
+        found = assign_one(torch.zeros(1, 2), said, point, target)
+        assert found.labels.tolist() == order[:1]
+        assert torch.equal(found.boxes, halves[order[:1]])
+
+
 def test_no_objects_at_all():
     logits, boxes, target = case(0, 0)
     found = assign_one(logits, boxes, POINTS, target)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from vovnet.models.detector import Detector, PointDecoder, PriorDecoder
 from vovnet.models.dsod import PriorOutput, prior_levels
 from vovnet.models.input_spec import InputSpec
 from vovnet.models.vovdet import VoVDetOutput
+from vovnet.models.weights import load_detector
 from vovnet.predict import draw_detections
 
 STRIDES = (8, 16, 32)
@@ -238,3 +240,25 @@ def test_a_photo_is_seen_as_exif_says_that_it_is_displayed(tmp_path, name, orien
         assert np.array_equal(found.scores, expected.scores)
     drawn = [draw_detections(image, expected) for image in (bare, photo, displayed)]
     assert len({(picture.size, picture.tobytes()) for picture in drawn}) == 1
+
+
+def test_what_two_devices_find_is_compared_box_by_box(photographs, compare_found):
+    """As tests/test_gpu.py does: here the other device is the CPU with fused, channels-last
+    weights, whose sums round otherwise."""
+    one = load_detector("vovdet_nano.voc").detect(photographs, conf=0.01)
+    other = load_detector("vovdet_nano.voc", fuse=True).to(memory_format=torch.channels_last)
+    two = other.detect(photographs, conf=0.01)
+    for found, twin in zip(one, two, strict=True):
+        assert len(found)
+        assert not np.array_equal(found.boxes, twin.boxes)
+        compare_found(found, twin)
+        compare_found(found, found)
+    found = max(one, key=len)
+    for field, change in (("boxes", [0, 0, 0, 2]), ("labels", 1), ("scores", 0.01)):
+        wrong = getattr(found, field).copy()
+        wrong[-1] += np.array(change, wrong.dtype)
+        with pytest.raises(AssertionError, match="of the first alone"):
+            compare_found(found, replace(found, **{field: wrong}))
+    fewer = replace(found, boxes=found.boxes[1:], scores=found.scores[1:], labels=found.labels[1:])
+    with pytest.raises(AssertionError):
+        compare_found(found, fewer)
