@@ -33,7 +33,7 @@ _TABLE = (
     ),
     Kind(
         "VD103", "image-unreadable", "error",
-        "not a readable JPEG, PNG, WebP, BMP, GIF or TIFF image",
+        "not a readable picture of a format that is known here",
         "replace the file, or convert it", "image left out",
     ),
     Kind(
@@ -74,7 +74,7 @@ _TABLE = (
     ),
     Kind(
         "VD111", "image-depth", "warning",
-        "CMYK, 16-bit or floating-point pixels, which programs read differently",
+        "CMYK, or pixels of more than 8 bits, which programs read differently",
         "convert to 8-bit RGB or grey", "converted to 8-bit RGB",
     ),
     Kind(
@@ -111,6 +111,11 @@ _TABLE = (
         "VD118", "image-crowded", "info",
         "more than 300 objects, more than a detector returns",
         "cut the image into tiles",
+    ),
+    Kind(
+        "VD119", "image-white-unknown", "error",
+        "integers of 32 bits, or floats outside 0 to 1: nobody knows which of them is white",
+        "save it with 8 or 16 bits", "image left out",
     ),
     # ---- 2xx: boxes
     Kind(

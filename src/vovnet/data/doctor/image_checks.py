@@ -5,19 +5,11 @@ from typing import NamedTuple
 
 from vovnet.data.doctor.probe import Facts
 from vovnet.data.frame import Frame, Size, find_frame
+from vovnet.data.images import FORMATS
 from vovnet.data.raw import RawImage
 
 _LEAST_SIDE = 16
 _MOST_OBJECTS = 300
-_SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "TIFF": (".tif", ".tiff"),
-}
 _PLAIN = ("RGB", "L", "1")
 _SOFT = ("P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX")  # a palette or transparency
 
@@ -74,14 +66,18 @@ def _format(pictured: Pictured) -> Faults:
     path, facts = pictured.image.path, pictured.facts
     if path is None or facts is None or facts.header is None:
         return
-    if path.suffix.lower() not in _SUFFIXES.get(facts.format, ()):
+    if path.suffix.lower() not in _suffixes(facts.format):
         yield "VD110", f"{facts.format} called {path.suffix}"
     if facts.mode in _SOFT:
         yield "VD112", f"mode {facts.mode}"
-    elif facts.mode not in _PLAIN:
-        yield "VD111", f"mode {facts.mode}"
+    elif facts.depth or facts.mode not in _PLAIN:
+        yield "VD111", facts.depth or f"mode {facts.mode}"
     if facts.animated:
         yield "VD113", f"animated {facts.format}"
+
+
+def _suffixes(format_: str) -> tuple[str, ...]:
+    return FORMATS["JPEG"] if format_ == "MPO" else FORMATS.get(format_, ())
 
 
 def _objects(pictured: Pictured) -> Faults:

@@ -10,7 +10,7 @@ from vovnet.data.mask_code import usable_mask
 from vovnet.data.placing import Placed
 from vovnet.data.raw import Layout, RawBox, RawImage, to_corners
 
-_DROP_IMAGE = {"VD101", "VD102", "VD103", "VD104", "VD105", "VD115", "VD315"}
+_DROP_IMAGE = {"VD101", "VD102", "VD103", "VD104", "VD105", "VD115", "VD119", "VD315"}
 _UPRIGHT = {"VD108", "VD109", "VD111"}
 _OUTSIDE = ("VD204", "VD205", "VD208")
 _SAME_SHAPE = 0.02  # how far the two ratios of a resized image may differ, by rounding

@@ -15,6 +15,7 @@ from PIL import Image
 
 from vovnet.data.frame import ImageHeader
 from vovnet.data.images import MAX_PIXELS, header_of, opened
+from vovnet.data.pixels import depth_note, to_rgb
 from vovnet.data.text import one_line
 from vovnet.errors import ImageError
 from vovnet.limits import usable_cores
@@ -31,7 +32,8 @@ class Facts(NamedTuple):
     """One image file, of `length` bytes.
 
     `fault` is the id of its finding and what is wrong with it. `digest` is there for files that
-    share their length with another, `look` (16×16 grey levels) where the pixels were read.
+    share their length with another, `look` (16×16 grey levels) where the pixels were read. `depth`
+    says how pixels of more than 8 bits are read.
     """
 
     length: int = 0
@@ -39,6 +41,7 @@ class Facts(NamedTuple):
     format: str = ""
     mode: str = ""
     animated: bool = False
+    depth: str | None = None
     fault: tuple[str, str] | None = None
     digest: bytes = b""
     look: np.ndarray | None = None
@@ -88,9 +91,10 @@ def probe(path: Path, *, pixels: bool) -> Facts:
         return facts
     try:
         with opened(path) as image:
-            return facts._replace(look=_look(image))
+            return _looked_at(image, facts, one_line(path))
     except ImageError as error:
-        return facts._replace(fault=("VD104", _reason(error, path)))
+        damaged = error.__cause__ is not None  # else `to_rgb` refuses what the pixels mean
+        return facts._replace(fault=("VD104" if damaged else "VD119", _reason(error, path)))
 
 
 def _of_header(image: Image.Image, length: int) -> Facts:
@@ -106,6 +110,7 @@ def _of_header(image: Image.Image, length: int) -> Facts:
         image.format or "",
         image.mode,
         many and bool(getattr(image, "is_animated", False)),
+        depth_note(image),
         fault,
     )
 
@@ -120,11 +125,17 @@ def _cut_short(path: Path, facts: Facts) -> bool:
         return mark not in file.read()
 
 
-def _look(image: Image.Image) -> np.ndarray:
-    """The picture as stored, 16×16 grey; every byte of the file is decoded for it."""
-    image.draft("L", (4 * LOOK_SIDE, 4 * LOOK_SIDE))  # JPEG: small and grey, in half the time
-    small = image.convert("L").resize((LOOK_SIDE, LOOK_SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(small, dtype=np.uint8)
+def _looked_at(image: Image.Image, facts: Facts, name: str) -> Facts:
+    """The facts with the picture as stored, 16×16 grey; all of the file is decoded for it."""
+    if facts.depth is None:
+        image.draft("L", (4 * LOOK_SIDE, 4 * LOOK_SIDE))  # JPEG: small and grey, in half the time
+        picture, depth = image, None
+    else:
+        note = depth_note(image)
+        picture = to_rgb(image, name)
+        depth = depth_note(image, picture) or note
+    small = picture.convert("L").resize((LOOK_SIDE, LOOK_SIDE), Image.Resampling.BILINEAR)
+    return facts._replace(look=np.asarray(small, dtype=np.uint8), depth=depth)
 
 
 def _reason(error: ImageError, path: Path) -> str:
