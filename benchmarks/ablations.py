@@ -77,7 +77,7 @@ def values_of(variant: str, given: argparse.Namespace, voc: Path) -> dict[str, A
     """The variant's recipe: short, on the derived lists in place of PASCAL's."""
     values = read_recipe(given.recipe)
     length = {"epochs": given.epochs} if given.epochs else {"minutes": given.minutes}
-    values |= {"data": [FIT, *values["data"][1:]], "val": f"{voc}@holdout"}
+    values |= {"data": [FIT, *values["data"][1:]], "val": f"{voc}@holdout", "val_every": 0}
     values = changed(values, length | VARIANTS[variant])
     values["data"] = [f"{voc}@fit" if source == FIT else source for source in values["data"]]
     return values

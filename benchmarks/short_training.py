@@ -66,7 +66,7 @@ def ours(
     given: argparse.Namespace, source: str, test: Dataset, folder: Path, **changes: Any
 ) -> Trained:
     """Train by the recipe on `source`, with `changes`."""
-    own = {"data": [source], "val": None, "minutes": given.minutes}
+    own = {"data": [source], "val": "none", "minutes": given.minutes}
     values = changed(read_recipe(given.recipe), own | changes)
     resume = (folder / "state.safetensors").exists()
     recipe = load_run(folder) if resume else recipe_from_dict(values)
