@@ -345,7 +345,7 @@ def test_datasets_that_cannot_be_used(refused, make_voc, nano, tmp_path):
     file = root / "Annotations" / "val00.xml"
     file.write_text(file.read_text().replace("red", "read"))
     line = refused("val", "--data", "voc", *options)
-    assert "the model does not know read (1 boxes) (it knows red); give weights" in line
+    assert "the model does not know read (1 boxes) (it knows red); give --weights" in line
     (root / "JPEGImages" / "train00.png").write_text("hello")
     line = refused("train", "--data", "voc", "--imgsz", 64, "--epochs", 1)
     assert "train00.png: not a readable" in line

@@ -488,29 +488,3 @@ def test_a_name_of_ten_million_characters_is_cut(tmp_path):
     (finding,) = open_dataset(tmp_path).findings
     assert (finding.id, finding.action) == ("VD101", "left out")
     assert len(str(finding)) < 2000
-
-
-# ---- pixels of more than 8 bits
-
-
-def test_the_doctor_says_how_deep_pixels_are_read(tmp_path):
-    voc(tmp_path)
-    picture(tmp_path / "JPEGImages" / "a.jpg").unlink()
-    levels = (np.arange(10_000, dtype=np.uint16) * 6).reshape(100, 100)
-    Image.fromarray(levels).save(tmp_path / "JPEGImages" / "a.png")
-    told = [f for f in examine(tmp_path, workers=1).report.findings if f.id == "VD111"]
-    assert [f.what for f in told] == [
-        "16 bits a sample, of which the upper 8 are used: 65535 is white"
-    ]
-    assert len(open_dataset(tmp_path)) == 1
-
-
-def test_the_doctor_leaves_out_pixels_whose_white_nobody_knows(tmp_path):
-    voc(tmp_path)
-    (tmp_path / "JPEGImages" / "a.jpg").unlink()
-    levels = np.arange(10_000, dtype=np.int32).reshape(100, 100)
-    Image.fromarray(levels).save(tmp_path / "JPEGImages" / "a.tif")
-    for pixels in (True, False):
-        report = examine(tmp_path, workers=1, pixels=pixels).report
-        assert "VD119" in report.counts
-        assert "VD104" not in report.counts

@@ -162,7 +162,7 @@ def test_category_ids_follow_the_names(tmp_path):
 
 def test_unknown_names_are_refused(tmp_path):
     message = refusal(make_coco(tmp_path), names=("airplane", "giraffes", "dog"))
-    assert "does not know giraffe (2 boxes) (it knows giraffes); give weights" in message
+    assert "does not know giraffe (2 boxes) (it knows giraffes); give --weights" in message
 
 
 def test_classes_without_boxes_need_no_name(tmp_path):

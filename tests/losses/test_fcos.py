@@ -125,7 +125,7 @@ def test_the_loss_is_torchvisions():
             anchors,
             [m.matched for m in matches],
         )
-        said = FCOSLoss(STRIDES, RANGES)(outputs, targets, (SIDE, SIDE))
+        said = means(FCOSLoss(STRIDES, RANGES)(outputs, targets, (SIDE, SIDE)))
         torch.testing.assert_close(said["class"], theirs["classification"])
         torch.testing.assert_close(said["centerness"], theirs["bbox_ctrness"])
 
@@ -152,7 +152,7 @@ def test_one_positive_by_hand():
         torch.full((1, 1, 4), 0.5),  # (0, 0, 32, 32) seen from (16, 16)
         torch.zeros(1, 1),
     )
-    terms = loss(outputs, [target], (32, 32))
+    terms = means(loss(outputs, [target], (32, 32)))
     log2 = math.log(2)
     assert float(terms["class"]) == pytest.approx((0.25 + 0.75) * 0.25 * log2)
     assert float(terms["box"]) == pytest.approx(1 - 24 * 24 / 32**2)  # its weight is cancelled

@@ -135,7 +135,8 @@ def test_a_file_may_have_any_name(tmp_path, weights, monkeypatch):
 def test_missing_file(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     message = refusal(load_detector, name)
-    assert message.startswith(f"{name}: no such weights file")
+    what = "no best or last weights in it" if name == "." else "no such weights file"
+    assert message.startswith(f"{name}: {what}")
 
 
 class Bomb:

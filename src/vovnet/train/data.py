@@ -47,10 +47,10 @@ def validation_data(
     """
     if recipe.val == NO_VALIDATION:
         return recipe, None, []
-    without = replace(recipe, val=NO_VALIDATION)
     given = recipe.val or _own_validation(recipe)
     if given is None:
-        return without, None, ["nothing to validate on: the data have no such split; give --val"]
+        why = "nothing to validate on: the data have no such split; give --val"
+        return replace(recipe, val=NO_VALIDATION), None, [why]
     path, split = parse_source(given)
     truth = open_dataset(path, split, names, purpose="val", drop_unknown=not recipe.val)
     shared = () if recipe.allow_overlap else shared_images(learned, truth)
@@ -61,7 +61,8 @@ def validation_data(
             "all the same"
         )
     if shared:
-        return without, None, [f"not validated: {count}; give --val"]
+        why = f"not validated: {count}; give --val"
+        return replace(recipe, val=NO_VALIDATION), None, [why]
     told = [f"validation: {line}" for line in finding_lines(truth.findings)]
     return replace(recipe, val=given), truth, [f"validated on {given}: {len(truth)} images", *told]
 
