@@ -358,7 +358,7 @@ def test_a_file_name_is_not_shortened_to_that_of_two_images(tmp_path):
     coco(tmp_path, "", images=images)
     message = refusal(tmp_path)
     assert "x/a.jpg: no such file" in message
-    assert f"pictures are looked for in {tmp_path}/images/train, {tmp_path}/images, " in message
+    assert f"pictures are looked for in {tmp_path}/images/train, {tmp_path}/train, " in message
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_images_nowhere(tmp_path):
     (tmp_path / "images" / "a.jpg").unlink()
     message = refusal(file)
     assert "a.jpg: no such file" in message
-    assert f"pictures are looked for in {tmp_path}/images/train, {tmp_path}/images, " in message
+    assert f"pictures are looked for in {tmp_path}/images/train, {tmp_path}/train, " in message
 
 
 JSON = st.recursive(

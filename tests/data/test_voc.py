@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vovnet.data.formats.voc import VOC_NAMES, voc_splits
+from vovnet.data.formats.voc import VOC_NAMES, flat_splits, pascal_splits
 from vovnet.data.frame import Frame, turn_box
 from vovnet.data.images import load_image
 from vovnet.data.open import open_dataset
@@ -210,7 +210,7 @@ def test_other_suffixes_and_lists_of_one_class(tmp_path):
 
 def test_folder_without_lists(tmp_path):
     make(tmp_path, {"b": annotation(), "a": annotation()}, {})
-    assert list(voc_splits(tmp_path)) == ["all"]
+    assert list(pascal_splits(tmp_path)) == ["all"]
     assert [r.path.stem for r in open_dataset(tmp_path, "all").records] == ["a", "b"]
 
 
@@ -223,7 +223,7 @@ def test_unknown_and_empty_splits(tmp_path):
     assert "no split" in refusal(tmp_path, "../Main/train")
     assert "no data set is recognised" in refusal(tmp_path / "ImageSets")
     assert "check the path" in refusal(tmp_path / ("x" * 300))
-    assert voc_splits(tmp_path / ("x" * 300)) == {}
+    assert pascal_splits(tmp_path / ("x" * 300)) == flat_splits(tmp_path / ("x" * 300)) == {}
 
 
 @pytest.mark.parametrize(

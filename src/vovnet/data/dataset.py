@@ -8,7 +8,7 @@ from typing import Any
 from vovnet.data.finding import Action, Finding
 from vovnet.data.formats.coco import is_number, picture_places
 from vovnet.data.frame import Box, Frame, Size, find_frame, turn_box
-from vovnet.data.images import image_header
+from vovnet.data.images import MAX_PIXELS, image_header
 from vovnet.data.mask_code import usable_mask
 from vovnet.data.placing import Placed, place_box, shown, written_as_corners
 from vovnet.data.raw import RawBox, RawImage, RawSet
@@ -50,7 +50,13 @@ def build_dataset(raw: RawSet, split: str, *, check_sizes: bool = True) -> Datas
     labels = {name: label for label, name in enumerate(names)}
     building = _Building(raw, labels, check_sizes, told)
     records: list[Record] = []
+    known: dict[str, RawImage] = {}
     for image in raw.splits.get(split, ()):
+        if image.path is not None:
+            first = known.setdefault(str(image.path), image)
+            if first is not image:
+                _tell_same_file(building, image, first)
+                continue
         frame = _frame(building, image)
         if frame is not None:
             records.append(_record(building, image, frame, len(records) + 1))
@@ -85,6 +91,16 @@ def _refuse(raw: RawSet, findings: Sequence[Finding]) -> None:
     raise DataError(one_line(f"{file}: {first.id} {first.kind.name}: {first}{mend}{more}"))
 
 
+def _tell_same_file(building: _Building, image: RawImage, first: RawImage) -> None:
+    """One file under two names: listed once, or refused where the two say otherwise of it."""
+    objects = [[(box.name, box.given) for box in boxes] for boxes in (image.boxes, first.boxes)]
+    if objects[0] == objects[1]:
+        building.tell("VD319", f"is the file of {first.name} too", image, None, "left out")
+    else:
+        what = f"is the file of {first.name} too, with other objects"
+        building.tell("VD319", what, image, None, "refused")
+
+
 def _refuse_corners(building: _Building, split: str, count: int) -> None:
     """Refuse a set whose boxes are two corners each where sides are expected."""
     outside = sum(finding.id in _OUTSIDE for finding in building.findings)
@@ -117,6 +133,10 @@ def _frame(building: _Building, image: RawImage) -> Frame | None:
     except ImageError as error:
         reason = str(error).removeprefix(f"{one_line(image.path)}: ")
         building.tell("VD103", reason, image, None, "left out")
+        return None
+    height, width = header.size
+    if height * width > MAX_PIXELS:
+        building.tell("VD105", f"{width}x{height}", image, None, "left out")
         return None
     frame = find_frame(image.size, header)
     if frame is None:

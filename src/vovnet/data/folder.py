@@ -12,6 +12,7 @@ from vovnet.data.images import IMAGE_SUFFIXES
 from vovnet.data.text import one_line
 from vovnet.errors import DataError
 
+_LONGEST, _DEEPEST = 4096, 64  # characters and folders of a name
 _SUSPICIOUS = re.compile(r"[\0:\\]|\.\.|^/")
 
 
@@ -115,6 +116,8 @@ class Folder:
         """The listing of the directory that a name lies in, and its last part."""
         if _SUSPICIOUS.search(name) and ("\0" in name or leaves(name)):
             raise DataError(f"{where}: file name {one_line(repr(name))} leaves the data folder")
+        if len(name) > _LONGEST or name.count("/") > _DEEPEST:  # nobody means such a one
+            return _Listing(".", {}), name
         if "/" not in name:  # most, and a path is slow to make
             return self._list(".", where), name
         pure = PurePosixPath(name)
@@ -175,7 +178,17 @@ def below(root: Path, name: str) -> str:
 def walk_files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     """The files of those suffixes in a folder and below it, sorted, relative to it, with "/"."""
     found: list[str] = []
-    for parent, _, files in os.walk(folder):
+    seen = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        # A link may lead back to where it is.
+        folders[:] = [name for name in folders if _is_new(os.path.join(parent, name), seen)]
         inside = Path(parent).relative_to(folder)
         found += [(inside / file).as_posix() for file in files if file.lower().endswith(suffixes)]
     return sorted(found)
+
+
+def _is_new(folder: str, seen: set[str]) -> bool:
+    real = os.path.realpath(folder)
+    known = real in seen
+    seen.add(real)
+    return not known

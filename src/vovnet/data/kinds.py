@@ -435,7 +435,8 @@ _TABLE = (
     Kind(
         "VD612", "labels-key-points", "error",
         "lines that all read as a box with key points, which data.yaml does not announce",
-        "write kpt_shape: [points, numbers each] into data.yaml", "key points left out",
+        "write kpt_shape: [points, numbers each] into data.yaml, or task: segment or obb",
+        "key points left out",
     ),
     Kind(
         "VD613", "key-points-unused", "info",

@@ -31,8 +31,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Refuse "<<"; called for every mapping before it is made."""
+        """Refuse "<<", and a key that comes twice; called for every mapping before it is made."""
+        seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"key {key.value} comes twice", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
             if key.tag == _MERGE:
                 raise yaml.constructor.ConstructorError(
                     problem="merge key << is refused", problem_mark=key.start_mark

@@ -9,6 +9,7 @@ from vovnet.data.open import open_dataset, parse_source, validation_split
 from vovnet.data.overlap import shared_images
 from vovnet.data.placing import View
 from vovnet.data.record import Dataset
+from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import DataError
 from vovnet.models.input_spec import InputSpec
 from vovnet.train.recipe import NO_VALIDATION, Recipe
@@ -53,7 +54,9 @@ def validation_data(
         return replace(recipe, val=NO_VALIDATION), None, [why]
     path, split = parse_source(given)
     truth = open_dataset(path, split, names, purpose="val", drop_unknown=not recipe.val)
-    shared = () if recipe.allow_overlap else shared_images(learned, truth)
+    # One process reads the files; the others would read the same.
+    found = shared_images(learned, truth) if is_main() and not recipe.allow_overlap else ()
+    shared = broadcast_object(found)
     count = f"{len(shared)} of the {len(truth)} images of {given} are among those to train on"
     if shared and recipe.val:
         raise DataError(

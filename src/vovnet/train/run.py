@@ -10,6 +10,7 @@ RUN/tensorboard/                    events, when asked for
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from vovnet.train.checkpoint import check_data, check_resumable
 from vovnet.train.data import data_notes, open_training_data, validation_data
 from vovnet.train.defaults import settle
 from vovnet.train.loop import StepHook, train
-from vovnet.train.recipe import LENGTHS, Recipe, read_recipe, recipe_from_dict
+from vovnet.train.recipe import LENGTHS, NO_VALIDATION, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
 from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
 from vovnet.train.transfer import begin_from
@@ -72,6 +73,8 @@ def run_training(
         check_data(folder, dataset)  # before anything is chosen by it, or written
     detector = _detector(recipe, dataset)
     notes = data_notes(dataset, detector.input_spec, recipe.difficult)
+    if resume and recipe.val is None:  # begun before validation data were looked for
+        recipe = replace(recipe, val=NO_VALIDATION)
     recipe, truth, of_validation = validation_data(recipe, detector.names, dataset)
     figures = _figures(recipe, detector)
     notes += of_validation

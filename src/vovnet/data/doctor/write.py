@@ -21,7 +21,7 @@ from vovnet.data.raw import RawSet, to_written
 from vovnet.data.text import read_text
 
 _QUALITY = 95  # of a JPEG that must be written anew
-_YAML_SPLITS = ("train", "val", "valid", "test")
+_YAML_SPLITS = ("train", "val", "valid", "validation", "test")
 _RENUMBER_CATEGORIES = {"VD302", "VD303", "VD307", "VD310", "VD316", "VD317"}
 _RENUMBER_ANNOTATIONS = {"VD313", "VD314", "VD317", "VD319"}
 _RENUMBER_CLASSES = {"VD303", "VD309"}

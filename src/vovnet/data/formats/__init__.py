@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vovnet.data.formats.coco import coco_files, read_coco
-from vovnet.data.formats.voc import read_voc, voc_splits
+from vovnet.data.formats.voc import flat_splits, pascal_splits, read_voc
 from vovnet.data.formats.yolo import find_yaml, read_yolo, yolo_splits
 from vovnet.data.raw import Layout, RawSet
 from vovnet.data.text import one_line
@@ -49,13 +49,16 @@ def _look(path: Path) -> Source:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise DataError(f"{one_line(path)}: no such file or folder; check the path") from error
-    if splits := voc_splits(path):
+    if splits := pascal_splits(path):
         return Source("voc", path, tuple(splits))
     if files := coco_files(path):
         return Source("coco", path, tuple(files))
-    splits, missing = yolo_splits(path)
-    if splits or find_yaml(path):
-        return Source("yolo", path, tuple(splits), missing)
+    # A YAML is said on purpose; XML files may lie beside pictures by chance.
+    if find_yaml(path) is None and (splits := flat_splits(path)):
+        return Source("voc", path, tuple(splits))
+    places, missing = yolo_splits(path)
+    if places or find_yaml(path):
+        return Source("yolo", path, tuple(places), missing)
     raise DataError(f"{one_line(path)}: no data set is recognised in it; understood: {_LAYOUTS}")
 
 

@@ -34,7 +34,9 @@ def coco_files(path: Path) -> dict[str, Path]:
         return {split_name(path): path}
     if not os.path.isdir(path):
         return {}
-    patterns = [f"{folder}{name}.json" for folder in ("", "annotations/") for name in _NAMES]
+    patterns = [
+        f"{folder}{name}.json" for folder in ("", "annotations/", "Annotations/") for name in _NAMES
+    ]
     patterns += [f"*/{_ROBOFLOW}", _ROBOFLOW]
     files = [file for p in reversed(patterns) for file in sorted(path.glob(p))]
     fiftyone = [*path.glob(f"*/{_FIFTYONE}"), *path.glob(_FIFTYONE)]
@@ -52,7 +54,7 @@ def split_name(path: Path) -> str:
 def coco_root(json_path: Path) -> Path:
     """The folder of the whole data set."""
     here = json_path.parent
-    return here.parent if here.name == "annotations" else here
+    return here.parent if here.name.lower() == "annotations" else here
 
 
 def load_coco(path: Path) -> dict[str, Any]:
@@ -149,8 +151,10 @@ def read_coco(path: Path, wanted: Sequence[str] = ()) -> RawSet:
 def _categories(split: _Split) -> dict[int, str]:
     """The names by id, in the order of the ids; a class without a name gets one."""
     names: dict[int, str] = {}
+    seen: set[str] = set()
     for number, item in split.entries("categories"):
         id_, name = item.get("id"), item.get("name")
+        name = name.strip() if isinstance(name, str) else name
         if not is_id(id_):
             what = f"categories entry {number} has the id {short(id_)}"
             split.tell("VD317", what, action="refused")
@@ -161,9 +165,10 @@ def _categories(split: _Split) -> dict[int, str]:
             split.tell("VD302", f"category {id_} has the name {short(name)}", action="refused")
             names[id_] = f"class_{id_}"
         else:
-            if name in names.values():
+            if name in seen:
                 what = f"category {id_} has the name of another, {short(name)}"
                 split.tell("VD303", what, action="refused")
+            seen.add(name)
             names[id_] = name
     if (group := _group(split)) in names:
         split.tell("VD320", f"category {group} {short(names.pop(group))}", action="left out")
@@ -217,9 +222,9 @@ def _images(split: _Split, pools: dict[Path, set[str]]) -> tuple[RawImage, ...]:
 def picture_places(file: Path, split: str) -> list[Path]:
     """The folders where the pictures of a JSON file may be, in the order of the search."""
     here, root = file.parent, coco_root(file)
-    places = [root / "images" / split, root / "images", root / split, here, root, here / "data"]
-    places[2:2] = sorted(root.glob(f"{glob.escape(split)}[12][0-9][0-9][0-9]"))
-    return list(dict.fromkeys(places))
+    years = sorted(root.glob(f"{glob.escape(split)}[12][0-9][0-9][0-9]"))
+    own = [root / "images" / split, root / split, *years]
+    return list(dict.fromkeys([*own, root / "images", here, root, here / "data"]))
 
 
 class _Pictures:
@@ -260,14 +265,17 @@ class _Pictures:
         return self._basenames[last] == 1
 
     def _find_place(self, split: str) -> Path | None:
-        """The first of the usual folders that holds one of the first images."""
+        """The usual folder that holds most of the first images, the first of equal ones."""
         first = [PurePosixPath(name) for name in self._names[:_LOOKED_AT]]
         whole = [str(name) for name in first if ".." not in name.parts and not name.is_absolute()]
         for names in (whole, [name.name for name in first]):
-            for place in picture_places(self._file, split):
-                folder = Folder(place, self._root)
-                if any(_found(folder, name, self._where) for name in names):
-                    return place
+            held = {
+                place: sum(_found(Folder(place, self._root), name, self._where) for name in names)
+                for place in picture_places(self._file, split)
+            }
+            best = max(held, key=lambda place: held[place])
+            if held[best]:
+                return best
         return None
 
 

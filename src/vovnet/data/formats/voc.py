@@ -9,7 +9,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from vovnet.data.finding import Action, Finding
-from vovnet.data.folder import Folder, below, walk_files
+from vovnet.data.folder import Folder, below, leaves, walk_files
 from vovnet.data.frame import Size
 from vovnet.data.images import IMAGE_SUFFIXES
 from vovnet.data.raw import RawBox, RawImage, RawSet, numbers, split_rank
@@ -22,6 +22,7 @@ VOC_NAMES = (
     "tvmonitor",
 )  # fmt: skip
 ALL = "all"
+_HEAD = 4096  # bytes
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _PICTURES = ("JPEGImages", "images", "Images")
 _MARKS = {"-1", "0", "1", "+1", "\N{MINUS SIGN}1"}  # behind the ids in the list of one class
@@ -38,20 +39,23 @@ class VocSplit(NamedTuple):
     list: Path | None = None
 
 
-def voc_splits(root: Path) -> dict[str, VocSplit]:
-    """The splits of a VOC set, none where the folder holds no such set.
-
-    Understood are PASCAL's folders, where pictures may also lie in `images`, and annotations beside
-    their pictures, in the folder itself or in one folder for each split.
-    """
+def pascal_splits(root: Path) -> dict[str, VocSplit]:
+    """The splits of PASCAL's folders, where pictures may also lie in `images`; none if there are no
+    such folders."""
     lists = _first_folder(root, ("ImageSets/Main", "ImageSets"))
     pictures = _first_folder(root, _PICTURES)
     for annotations in (root / "Annotations", root / "annotations"):
-        pascal = annotations.name == "Annotations" and (lists or pictures)
+        pascal = annotations.name == "Annotations" and (lists or (root / _PICTURES[0]) == pictures)
         if os.path.isdir(annotations) and (pascal or (pictures and _holds_xml(annotations))):
             place = VocSplit(annotations, pictures or root / _PICTURES[0])
             files = sorted(lists.glob("*.txt")) if lists else []
             return {file.stem: place._replace(list=file) for file in files} or {ALL: place}
+    return {}
+
+
+def flat_splits(root: Path) -> dict[str, VocSplit]:
+    """The splits where annotations lie beside their pictures, in the folder itself or in one folder
+    for each split; none if there are no such annotations."""
     if _annotated(root):
         return {ALL: VocSplit(root, root)}
     folders = sorted(path for path in _entries(root) if _annotated(path))
@@ -73,12 +77,23 @@ def _holds_xml(folder: Path) -> bool:
 
 
 def _annotated(folder: Path) -> bool:
-    """Whether a folder holds an XML file beside a picture of its name."""
-    if not _holds_xml(folder):
+    """Whether a folder holds an annotation beside a picture of its name."""
+    if not os.access(folder, os.R_OK | os.X_OK) or not _holds_xml(folder):
         return False
     files = list(_entries(folder))
     pictured = {path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
-    return any(path.suffix.lower() == ".xml" and path.stem in pictured for path in files)
+    beside = (p for p in files if p.suffix.lower() == ".xml" and p.stem in pictured)
+    first = next(beside, None)
+    return first is not None and _is_annotation(first)
+
+
+def _is_annotation(path: Path) -> bool:
+    """Whether an XML file begins like one of VOC's: many programs leave XML beside pictures."""
+    try:
+        with path.open("rb") as file:
+            return b"<annotation" in file.read(_HEAD).replace(b"\0", b"")  # UTF-16 too
+    except OSError:
+        return False
 
 
 @dataclass
@@ -114,7 +129,7 @@ def read_voc(root: Path, wanted: Sequence[str] = ()) -> RawSet:
     VOC's corners are 1-based pixels, both included. The class names are those of all annotations
     in the folder, sorted, so that splits agree (the 20 of PASCAL where none has an object).
     """
-    places = voc_splits(root)
+    places = pascal_splits(root) or flat_splits(root)
     reading = _Reading(root)
     splits: dict[str, tuple[RawImage, ...]] = {}
     # In the order that an image counts as one of: what is wrong with it is told there.
@@ -139,7 +154,7 @@ def _whole_lists(splits: Iterable[str]) -> list[str]:
 def _stems(reading: _Reading, place: VocSplit, split: str) -> list[str]:
     """The annotations of a split, each once, by their paths without suffix."""
     if place.list is None:
-        return [name[: -len(".xml")] for name in _listing(place.annotations)]
+        return [name[: -len(".xml")] for name in _listing(place)]
     try:
         lines = read_text(place.list).splitlines()
     except DataError as error:
@@ -147,7 +162,7 @@ def _stems(reading: _Reading, place: VocSplit, split: str) -> list[str]:
         return []
     stems: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
-        stem = _stem(line, place, reading.root)
+        stem = _stem(line, place, reading)
         if stem in stems:
             what = f"{split}.txt line {number} lists it again"
             reading.tell("VD319", what, split, stem, action="left out")
@@ -156,15 +171,23 @@ def _stems(reading: _Reading, place: VocSplit, split: str) -> list[str]:
     return list(stems)
 
 
-def _listing(folder: Path) -> list[str]:
-    """The annotations that lie in the folder itself."""
-    return sorted(path.name for path in _entries(folder) if path.suffix.lower() == ".xml")
+def _listing(place: VocSplit) -> list[str]:
+    """All annotations; beside their pictures, those in the folder itself."""
+    if place.annotations != place.pictures:
+        return walk_files(place.annotations, (".xml",))
+    return sorted(
+        path.name for path in _entries(place.annotations) if path.suffix.lower() == ".xml"
+    )
 
 
-def _stem(line: str, place: VocSplit, root: Path) -> str:
+def _stem(line: str, place: VocSplit, reading: _Reading) -> str:
     """The id in a line of a list, which may be quoted, marked, or the path of a picture."""
+    root = reading.root
     text, *mark = line.strip().rsplit(maxsplit=1)[:2] if line.strip() else [""]
-    text = (text if mark and mark[0] in _MARKS else line.strip()).strip("\"'")
+    marked = bool(mark) and mark[0] in _MARKS
+    if marked and not leaves(line) and reading.folder(place.annotations).has(f"{line.strip()}.xml"):
+        return line.strip()  # a name that ends like a mark
+    text = (text if marked else line.strip()).strip("\"'")
     if not any(char in text for char in "./\\"):
         return text
     pure = PurePosixPath(below(root, text))
@@ -326,13 +349,15 @@ def parse_xml(path: Path) -> ElementTree.Element:
 def _decoded(data: bytes) -> str | bytes:
     """The text of an XML file that declares an encoding: Python knows more of them than the
     parser, which finds out by itself where none is declared."""
-    declared = _ENCODING.match(data.removeprefix(b"\xef\xbb\xbf"))
+    if data.startswith(b"\xef\xbb\xbf"):  # UTF-8, whatever is declared
+        return data.decode("utf-8-sig")
+    declared = _ENCODING.match(data)
     if declared is None:
         return data
     encoding = declared[1].decode().lower()
     if encoding.replace("-", "").startswith("utf16"):  # told by its first bytes
         return data
-    return data.decode(_SUPERSETS.get(encoding, encoding)).removeprefix("\ufeff")
+    return data.decode(_SUPERSETS.get(encoding, encoding))
 
 
 def _object(element: ElementTree.Element) -> AnnotatedObject:

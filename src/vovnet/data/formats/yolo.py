@@ -2,7 +2,8 @@
 
 A line of a label file is "class cx cy w h" in fractions of the image as displayed, or
 "class x1 y1 x2 y2 x3 y3 …", a polygon, which becomes a mask, and whose bounds are the box. An
-oriented box (eight numbers) is a polygon of four points. Where the YAML has `kpt_shape: [K, D]`, a
+oriented box (eight numbers) is a polygon of four points. With `task: segment` or `task: obb` in the
+YAML, lines of many numbers are polygons beyond doubt. Where the YAML has `kpt_shape: [K, D]`, a
 line is a box and K key points of D numbers each, and the key points are left aside.
 """
 
@@ -23,7 +24,8 @@ from vovnet.errors import DataError
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
-_SPLITS = ("train", "val", "valid", "test")
+_SPLITS = ("train", "val", "valid", "validation", "test")
+_OUTLINES = ("segment", "obb")  # a YAML's `task` whose lines are polygons
 MAX_CLASSES = 100_000
 
 
@@ -168,6 +170,7 @@ class _Reading:
     root: Path
     names: dict[int, str] = field(default_factory=dict)
     key_points: tuple[int, int] | None = None
+    outlines: bool = False  # the YAML says that lines of many numbers are polygons
     splits: dict[str, list[Path]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     folders: dict[Path, Folder] = field(default_factory=dict)
@@ -209,7 +212,7 @@ def read_yolo(source: Path, wanted: Sequence[str] = (), names: Sequence[str] = (
     }
     if not wanted:
         _tell_left_over(reading)
-    if reading.key_points is None:
+    if reading.key_points is None and not reading.outlines:
         _tell_key_points(reading, splits)
     found = tuple(name for _, name in sorted(reading.names.items()))
     if not found:  # told already; classes are called by their numbers
@@ -242,6 +245,7 @@ def _open(source: Path, names: Sequence[str]) -> _Reading:
             what = f"{one_line(file.name)} names {split}: {value}, which is not there"
             reading.tell("VD409" if split == "train" else "VD407", what, split)
     reading.key_points = _key_points(reading, config)
+    reading.outlines = config.get("task") in _OUTLINES
     reading.names = _names(reading, config, names)
     return reading
 
@@ -286,13 +290,15 @@ def _names(
         what = f"nc is {count}, but there are {len(found)} names"
         reading.tell("VD309", what, action="refused")
     names: dict[int, str] = {}
+    seen: set[str] = set()
     for number, name in found.items():
         text = str(name).strip() if isinstance(name, (str, int)) else ""
         if not text:
             reading.tell("VD302", f"class {number} has the name {short(name)}", action="refused")
-        elif text in names.values():
+        elif text in seen:
             what = f"class {number} has the name of another, {short(text)}"
             reading.tell("VD303", what, action="refused")
+        seen.add(text)
         names[number] = text or f"class_{number}"
     return names
 

@@ -7,6 +7,7 @@ from vovnet.data.text import one_line
 
 Fault = tuple[str, str]  # the kind's id, and what is wrong
 _SHARES = 1.5  # more is no fraction of the image, not even of an object that leaves it
+_MANY = 4  # points with a number that is just 0 or 1
 _FEW_LINES, _NEARLY_ALL = 20, 0.98  # to say of all lines what they hold
 _BESIDE = 0.05  # of the image: how far a key point may lie outside its box
 
@@ -49,7 +50,8 @@ def _wrong_count(count: int, key_points: tuple[int, int] | None) -> Fault | None
 
 def _hidden_key_points(rest: list[str], key_points: tuple[int, int] | None) -> Fault | None:
     """Whether what could be a polygon by its count is a box and key points with visibilities: every
-    third number of the tail is 0, 1 or 2, some are 2, and the others are fractions."""
+    third number of the tail is 0, 1 or 2, the others are fractions, and a polygon would be outside
+    its image (2), or on its edge time after time."""
     if key_points is not None or len(rest) < 10 or (len(rest) - 4) % 3:
         return None
     values = numbers(rest)
@@ -57,7 +59,11 @@ def _hidden_key_points(rest: list[str], key_points: tuple[int, int] | None) -> F
         return None
     seen = values[6::3]
     others = [value for i, value in enumerate(values) if i < 4 or (i - 4) % 3 < 2]
-    if 2 in seen and set(seen) <= {0, 1, 2} and all(0 <= value <= _SHARES for value in others):
+    if (
+        (2 in seen or len(seen) >= _MANY)
+        and set(seen) <= {0, 1, 2}
+        and all(0 <= value <= _SHARES for value in others)
+    ):
         what = f"a box and {len(seen)} key points with visibilities, or a polygon outside its image"
         return "VD611", what
     return None
