@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vovnet.cli import app
 from vovnet.cli._print import PLAIN
 from vovnet.errors import UnknownNameError
 from vovnet.models import create_backbone
@@ -107,6 +108,40 @@ def test_weights_and_figures_of_before_are_replaced_only_when_told_to(run, refus
 )
 def test_habits_of_other_toolkits_are_answered_with_the_line_to_type(refused, typed, line):
     assert refused(*typed.split()).endswith(f". Type: vovnet {line}")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "train data=C epochs=1 project=x",
+        "train data=C save=True",
+        "train data=C task=detect mode=train",
+        "train data=C pretrained=True optimizer=sgd format=coco split=val conf=.1",
+        "train data=C amp=True",
+        "train data=C amp=False batch=4",
+        "predict x.png project=y conf=0.3",
+        "val data=C split=test device=0",
+    ],
+)
+def test_the_line_to_type_is_understood(refused, typed):
+    line = refused(*typed.split()).partition(". Type: vovnet ")[2]
+    app.parse_args(line, exit_on_error=False, print_error=False)
+
+
+def test_options_that_a_verb_lacks_are_named(refused):
+    line = refused("train", "data=C", "project=x", "optimizer=sgd")
+    assert "train has no project" in line
+    assert line.endswith("Type: vovnet train --data C --set optimizer=sgd")
+
+
+def test_a_folder_that_is_called_like_a_side_or_a_model_stays_what_it_is(run, nano, tmp_path):
+    (tmp_path / "2024").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "2024" / "a.png")
+    options = ("--weights", nano, "--no-save", "--json")
+    assert run("predict", "--imgsz", "64", "2024", *options).code == 0
+    (tmp_path / "alexnet").mkdir()
+    (tmp_path / "vovdet_nano").mkdir()
+    assert run("count", "vovdet_nano").code == 0
 
 
 def test_what_only_looks_like_a_habit_is_left_alone(run, refused, nano, tmp_path):

@@ -1,6 +1,7 @@
 import torch
 
 from vovnet.lab.conditions import conditions
+from vovnet.lab.energy import GpuMeter
 
 CPU = torch.device("cpu")
 
@@ -31,3 +32,15 @@ def test_machines_that_tell_nothing(tmp_path):
     nothing = {"temperature_c": None, "clock_mhz": None}
     assert conditions(CPU, sys=tmp_path, proc=tmp_path) == nothing
     assert conditions(torch.device("cuda"), None) == nothing
+
+
+def test_a_gpus_own_meter_tells_its_conditions():
+    class Board(GpuMeter):
+        def __init__(self) -> None:
+            """Without NVML."""
+
+        def conditions(self) -> dict[str, float | None]:
+            return {"temperature_c": 61.0, "clock_mhz": 1980.0}
+
+    wanted = {"temperature_c": 61.0, "clock_mhz": 1980.0}
+    assert conditions(torch.device("cuda"), Board()) == wanted

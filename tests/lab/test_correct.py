@@ -31,3 +31,16 @@ def test_a_narrower_format_has_a_wider_bound():
 )
 def test_what_cannot_be_compared(outputs, reference, correct):
     assert compare(outputs, reference, "fp32") == (None, correct)
+
+
+@pytest.mark.parametrize(
+    ("precision", "bound"), [("fp32", 1e-3), ("fp16", 2e-2), ("bf16", 5e-2), ("int8", 0.25)]
+)
+def test_the_bounds_that_are_documented(precision, bound):
+    reference = [torch.tensor([3.0, 4.0])]
+    for share, correct in ((0.99, True), (1.01, False)):
+        outputs = [torch.tensor([3.0, 4.0 + 5 * bound * share])]
+        assert compare(outputs, reference, precision) == (
+            pytest.approx(bound * share, rel=1e-4),
+            correct,
+        )

@@ -1,8 +1,11 @@
 import getpass
 import json
 import os
+import platform
 import socket
 import sys
+from importlib import import_module
+from importlib.metadata import version
 
 import torch
 
@@ -14,8 +17,13 @@ def test_it_names_the_machine():
     found = environment()
     assert found["versions"]["vovnet"] == __version__
     assert found["versions"]["torch"] == torch.__version__
-    assert {"python", "torchvision", "numpy", "pillow"} <= found["versions"].keys()
-    assert {"onnxruntime", "openvino", "ncnn", "skimage"} <= found["versions"].keys()
+    assert found["versions"]["python"] == platform.python_version()
+    for name, package in (("numpy", "numpy"), ("pillow", "PIL"), ("torchvision", "torchvision")):
+        told = found["versions"][name].partition("+")[0]  # the build is told of torch only
+        assert import_module(package).__version__.partition("+")[0] == told
+    for name, package in (("onnxruntime", "onnxruntime"), ("skimage", "scikit-image")):
+        assert found["versions"][name] == version(package)
+    assert {"openvino", "ncnn"} <= found["versions"].keys()
     assert found["cpu"]["torch_threads"] == torch.get_num_threads()
     assert found["cpu"]["cores"] >= found["cpu"]["usable_cores"] >= 1
     assert found["memory_bytes"] > 2**28
@@ -50,3 +58,10 @@ def test_it_never_raises(monkeypatch):
     assert found["memory_bytes"] is None
     assert found["cpu"]["usable_cores"] == found["cpu"]["cores"]
     assert found["cpu"]["flags"] == found["cuda"] == []
+
+
+def test_the_first_distribution_that_is_installed_counts():
+    from vovnet.lab.environment import _version
+
+    assert _version("torch-of-nobody", "numpy", "pillow") == version("numpy")
+    assert _version("torch-of-nobody") is None

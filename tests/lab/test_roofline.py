@@ -23,3 +23,20 @@ def test_the_roofs_are_computed_and_copied():
     assert roofs._product[:4].double() == pytest.approx(expected, abs=1e-2)
     assert torch.equal(roofs._copy, roofs._source)
     assert "1536" in roofs.matmul
+
+
+def test_a_second_is_two_operations_a_product_and_two_bytes_a_copy(monkeypatch):
+    """1536³ products with as many sums, and 128 MiB that are read and written, in half a second."""
+    roofs = Roofs(torch.device("cpu"))
+    monkeypatch.setattr(roofs, "_time", lambda call: [0.5, 1.0])
+    matmul, copy = roofs.sample()
+    assert matmul == [4 * 1536**3, 2 * 1536**3]
+    assert copy == [4 * 2**27, 2 * 2**27]
+    assert roofs.matmul == "float32 matrix product 1536³"
+    assert roofs.copy == "copy of 128 MiB, read and written bytes"
+    assert roofs._source.nbytes == 2**27
+
+
+def test_a_roof_is_that_of_memory_only_below_the_ridge():
+    ridge = place(flops=500, bytes_moved=5, matmul=1000.0, copy=10.0)
+    assert (ridge.attainable_flops_per_s, ridge.bound) == (1000.0, "compute")

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from vovnet.boxes import iou
 from vovnet.losses import Target, means
 from vovnet.losses.matching import match_priors
-from vovnet.losses.multibox import MultiBoxLoss, RefineLoss, hard_negatives
+from vovnet.losses.multibox import MatchRule, MultiBoxLoss, RefineLoss, hard_negatives
 
 NOTHING = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 
@@ -306,3 +306,17 @@ def test_half_precision_outputs(dtype, counts, refine):
     sum(terms.values()).backward()
     assert logits.grad.isfinite().all()
     assert offsets.grad.isfinite().all()
+
+
+def test_a_prior_that_overlaps_by_more_than_a_half_is_a_positive():
+    """Three priors of 20×20: the object's own, one 3 pixels beside it (IoU 17/23) and one 10 pixels
+    beside it (10/30). The first two are positives, the third the only negative there is."""
+    rule = MatchRule()
+    assert (rule.threshold, rule.variances, rule.negative_ratio) == (0.5, (0.1, 0.2), 3)
+    priors = torch.tensor([[x, 40.0, 20.0, 20.0] for x in (40.0, 43.0, 50.0)])
+    target = Target(torch.tensor([[30.0, 30.0, 50.0, 50.0]]), torch.tensor([0]))
+    logits, offsets = torch.zeros(1, 3, 2), torch.zeros(1, 3, 4)
+    terms = MultiBoxLoss(priors)((logits, offsets), [target], (80, 80))
+    shift = 3 / 20 / 0.1  # of the second's centre; smooth L1 takes a half off
+    assert float(terms["box"]) == pytest.approx((shift - 0.5) / 2)
+    assert float(terms["class"]) == pytest.approx(3 * math.log(2) / 2)

@@ -9,6 +9,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import box_iou
 
+from vovnet.boxes import iou
 from vovnet.boxes.anchors import pyramid_anchors
 from vovnet.losses import Target
 from vovnet.losses.regions import (
@@ -152,3 +153,37 @@ def test_no_regions_at_all_give_no_loss():
     logits = torch.zeros(0, 3, requires_grad=True)
     classes, box = region_loss(logits, torch.zeros(0, 2, 4), [nothing], [empty])
     assert (float(classes.mean.detach()), float(box.mean)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("pairs", [1, 700, 2000])
+def test_parts_are_matched_as_the_whole_is(pairs, monkeypatch):
+    """A few boxes' overlaps at a time: which box an anchor takes does not depend on how many."""
+    generator = torch.Generator().manual_seed(3)
+    truth, proposals = boxes(9, generator), boxes(40, generator)
+    target = Target(truth, torch.arange(9))
+    whole, regions = match_anchors(anchors(), truth), match_regions(proposals, target)
+    assert len(whole.unique()) > 8
+    monkeypatch.setattr(iou, "PAIRS", pairs)
+    assert torch.equal(match_anchors(anchors(), truth), whole)
+    assert torch.equal(match_regions(proposals, target).matched, regions.matched)
+
+
+def test_a_quarter_of_a_sample_has_objects_the_first_one_too():
+    matched = torch.tensor([0] * 10 + [BACKGROUND] * 20 + [1] * 2)
+    found = Regions(torch.arange(128.0).reshape(32, 4), matched)
+    chosen = sample_regions(found, 16, seed=0)
+    assert (chosen.matched >= 0).sum() == 4
+    assert (chosen.matched == BACKGROUND).sum() == 12
+    assert len(chosen.boxes.unique(dim=0)) == 16  # none twice
+    rows = (chosen.boxes[:, 0] / 4).long()
+    assert torch.equal(found.matched[rows], chosen.matched)
+    few = sample_regions(
+        Regions(found.boxes[:14], matched[:14]), 16, seed=0
+    )  # 10 objects, 4 without
+    assert sorted(few.matched.tolist()) == [BACKGROUND] * 4 + [0] * 4
+
+
+def test_an_overlap_of_a_half_is_enough_for_a_region():
+    target = Target(torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([0]))
+    proposals = torch.tensor([[0.0, 0.0, 10.0, 5.0], [0.0, 0.0, 10.0, 4.99]])
+    assert match_regions(proposals, target).matched.tolist() == [0, BACKGROUND, 0]

@@ -187,3 +187,24 @@ def test_a_yaml_whose_validation_is_missing_is_refused(run, tmp_path):
         line = outcome.err.splitlines()[-1]
         assert outcome.code == 2
         assert "its YAML names val: 'images/val', which is not there" in line
+
+
+def test_classes_that_only_the_validation_set_has_are_told_at_every_start(run, make_voc, tmp_path):
+    coco(tmp_path / "set", [400, 300])
+    content = json.loads((tmp_path / "set" / "instances_train.json").read_text())
+    Image.new("RGB", (1920, 1080), (10, 120, 90)).save(tmp_path / "set" / "images" / "b.png")
+    content["images"] = [content["images"][0] | {"file_name": "b.png"}]
+    content["categories"].append({"id": 2, "name": "other"})
+    content["annotations"][0]["category_id"] = 2
+    (tmp_path / "set" / "instances_val.json").write_text(json.dumps(content))
+    (tmp_path / "set" / "images" / "c.png").write_bytes(
+        (tmp_path / "set" / "images" / "a.png").read_bytes()
+    )
+    train = json.loads((tmp_path / "set" / "instances_train.json").read_text())
+    train["images"].append(train["images"][0] | {"id": 9, "file_name": "c.png"})
+    (tmp_path / "set" / "instances_train.json").write_text(json.dumps(train))
+    options = ("--imgsz", "64", "--batch", "2", "--workers", "0", "--amp", "off", "--name", "a")
+    first = run("train", "--data", "set", "--epochs", "1", *options)
+    assert (first.code, "VD321" in first.err) == (0, True), first.err
+    again = run("train", "--resume", "runs/train/a", "--epochs", "2")
+    assert (again.code, "VD321" in again.err) == (0, True), again.err

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # file names need not be text
             stream.reconfigure(errors=PLAIN)
     try:
-        refuse_habits(sys.argv[1:] if arguments is None else arguments)
+        refuse_habits(sys.argv[1:] if arguments is None else arguments, _options_of)
         result = app(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
@@ -64,6 +64,16 @@ def main(arguments: list[str] | None = None) -> int:
         # What an interrupted import makes of it says nothing.
         return _fail("stopped", EXIT_STOPPED) if interrupted() else _explain(error)
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _options_of(verb: str) -> set[str]:
+    """The options of a verb, without their dashes; none of what is no verb."""
+    if verb not in app:
+        return set()
+    names = (
+        name for argument in app[verb].assemble_argument_collection() for name in argument.names
+    )
+    return {name.removeprefix("--") for name in names}
 
 
 def _explain(error: Exception) -> int:

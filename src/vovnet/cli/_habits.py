@@ -3,44 +3,53 @@
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 
 from vovnet.errors import VovnetError
 
 # Options of detection toolkits that are written KEY=VALUE.
-_KEYS = {
-    *("source", "data", "model", "weights", "imgsz", "epochs", "batch", "device", "conf", "iou"),
-    *(
-        "save",
-        "name",
-        "split",
-        "val",
-        "patience",
-        "resume",
-        "seed",
-        "cache",
-        "amp",
-        "workers",
-        "lr",
-    ),
-    *("format", "project", "optimizer", "task", "mode", "pretrained", "freeze", "config", "out"),
-}
+_KEYS = frozenset(
+    (
+        *(
+            "source",
+            "data",
+            "model",
+            "weights",
+            "imgsz",
+            "epochs",
+            "batch",
+            "device",
+            "conf",
+            "iou",
+        ),
+        *("save", "name", "split", "val", "patience", "resume", "seed", "cache", "amp", "workers"),
+        *("lr", "format", "project", "optimizer", "task", "mode", "pretrained", "freeze"),
+        *("config", "out", "save"),
+    )
+)
 _SWITCHES = {"save", "memory", "sync-bn", "pixels", "layers", "drop-unknown", "json", "overwrite"}
 _NEGATABLE = {"save", "memory", "sync-bn", "pixels"}
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_OF_RECIPES = ("optimizer",)  # values of a recipe without an option of their own
 _POSITIONAL = {("predict", "source"), ("val", "data"), ("doctor", "data")}
 
 
-def refuse_habits(arguments: Sequence[str]) -> None:
+def refuse_habits(arguments: Sequence[str], options_of: Callable[[str], Container[str]]) -> None:
     """Raise `VovnetError` with the line to type if the arguments are written another toolkit's way:
-    KEY=VALUE, a truth value behind a switch, two sides, a GPU by its number alone."""
-    mended, what = _mend(list(arguments))
+    KEY=VALUE, a truth value behind a switch, two sides, a GPU by its number alone.
+
+    `options_of` gives a verb's options, such as "imgsz"; what a verb does not have is left out of
+    the line, and named.
+    """
+    mended, what = _mend(list(arguments), options_of)
     if what:
         line = shlex.join(["vovnet", *mended])
         raise VovnetError(f"{'; '.join(dict.fromkeys(what))}. Type: {line}")
 
 
-def _mend(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+def _mend(
+    tokens: Sequence[str], options_of: Callable[[str], Container[str]]
+) -> tuple[list[str], list[str]]:
     """The arguments as they are written here, and what was wrong with them."""
     mended: list[str] = []
     what: list[str] = []
@@ -55,14 +64,14 @@ def _mend(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
             )
         elif before == "--device":
             mended.append(_device(token, what))
-        elif option == "imgsz" and before != "--imgsz" and token.isdigit() and before.isdigit():
+        elif option == "imgsz" and before != "--imgsz" and _is_side(token) and before.isdigit():
             what.append("--imgsz is one side, inputs are square")
             mended[-1] = str(max(int(token), int(before)))
         elif before[2:] in _SWITCHES and token.lower() in _TRUTH and not os.path.lexists(token):
             mended += _switch(mended.pop()[2:], _TRUTH[token.lower()], what)
         elif equals and key in _KEYS and _is_free(before, option) and not os.path.lexists(token):
             what.append("options are written --KEY VALUE, not KEY=VALUE")
-            mended += _option(tokens[0], key, value, what)
+            mended += _option(tokens[0], key, value, what, options_of(tokens[0]))
         else:
             mended.append(token)
     return mended, what
@@ -74,9 +83,20 @@ def _is_free(before: str, option: str) -> bool:
     return option != "set" and (switch or not before.startswith("--"))
 
 
-def _option(verb: str, key: str, value: str, what: list[str]) -> list[str]:
+def _is_side(token: str) -> bool:
+    return token.isdigit() and not os.path.lexists(token)
+
+
+def _option(verb: str, key: str, value: str, what: list[str], known: Container[str]) -> list[str]:
     if (verb, key) in _POSITIONAL:
         return [value]
+    if key == "amp" and value.lower() in _TRUTH:
+        return [] if _TRUTH[value.lower()] else ["--amp", "off"]
+    if key not in known:
+        if verb == "train" and key in _OF_RECIPES:
+            return ["--set", f"{key}={value}"]
+        what.append(f"{verb} has no {key}")
+        return []
     if key in _SWITCHES and value.lower() in _TRUTH:
         return _switch(key, _TRUTH[value.lower()], what)
     return [f"--{key}", _device(value, what) if key == "device" else value]

@@ -41,8 +41,6 @@ def predict(
     A source that cannot be read does not keep the others from being done; what a folder holds
     beside pictures is told.
 
-    A source that cannot be read does not keep the others from being done.
-
     Parameters
     ----------
     sources

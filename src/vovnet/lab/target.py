@@ -11,7 +11,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.count import Counts, count
-from vovnet.models import create_model, default_num_classes
+from vovnet.models import create_model, default_num_classes, list_models
 from vovnet.models.centermask import CenterMask
 from vovnet.models.cifar import CifarNet
 from vovnet.models.detector import Detector, WholePass
@@ -64,8 +64,11 @@ class Target:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a name means trained weights: shipped ones, a .safetensors file or a run's folder."""
-    return name in SHIPPED or name.endswith(".safetensors") or os.path.isdir(name)
+    """Whether a name means trained weights: shipped ones, a .safetensors file or a run's folder,
+    which a model's own name never does."""
+    if name in SHIPPED or name.endswith(".safetensors"):
+        return True
+    return os.path.isdir(name) and ":" not in name and name not in list_models()
 
 
 def open_target(

@@ -13,9 +13,7 @@ from vovnet.train.report import EpochReport
 from vovnet.train.run import run_training
 
 
-def train_in_console(
-    recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "cpu"
-) -> dict[str, Any]:
+def train_in_console(recipe: Recipe, folder: Path, *, resume: bool, device: str) -> dict[str, Any]:
     """`run_training` with progress on stderr; returns the last line of results.csv.
 
     Of several processes only the first one speaks.

@@ -53,7 +53,7 @@ def validation_data(
         why = "nothing to validate on: the data have no such split; give --val"
         return replace(recipe, val=NO_VALIDATION), None, [why]
     path, split = parse_source(given)
-    truth = open_dataset(path, split, names, purpose="val", drop_unknown=not recipe.val)
+    truth = open_dataset(path, split, names, purpose="val", drop_unknown=True)
     # One process reads the files; the others would read the same.
     found = shared_images(learned, truth) if is_main() and not recipe.allow_overlap else ()
     shared = broadcast_object(found)
