@@ -42,13 +42,11 @@ class PartialConvNorm(nn.Module):
 
 
 class DeepConvNorm(nn.Module):
-    """Depthwise k×k with its own norm and ReLU, then a 1×1 with norm and ReLU."""
+    """Depthwise 3×3 with its own norm and activation, then a 1×1 with norm and activation."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        self.spread = ConvNorm(in_channels, in_channels, kernel, stride, groups=in_channels)
+        self.spread = ConvNorm(in_channels, in_channels, 3, stride, groups=in_channels)
         self.mix = ConvNorm(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +61,7 @@ def grouped(in_channels: int, out_channels: int) -> nn.Module:
 UNITS: dict[str, Unit] = {
     "dense": ConvNorm,
     "depthwise": SeparableConvNorm,
-    "deep5": partial(DeepConvNorm, kernel=5),
+    "depthwise5": partial(SeparableConvNorm, kernel=5),
     "deep": DeepConvNorm,
     "partial": PartialConvNorm,
     "grouped": grouped,

@@ -2,15 +2,16 @@
 
     python benchmarks/vovdet_candidates.py train [--only CANDIDATE ...] [--seed 0]
         [--data ../shared/data/voc2007] [--beside SOURCE ...] [--holdout 400]
-    python benchmarks/vovdet_candidates.py time [--seconds 1] [--repeats 8]
+    python benchmarks/vovdet_candidates.py time [--only CANDIDATE ...] [--seconds 1] [--repeats 8]
     python benchmarks/vovdet_candidates.py plot
 
 `train` shows every candidate as many views of the same images at the same rates, the first epoch's
 at 0.6 of its own input, and measures it on images held out of the list fit, at its input and at 0.8
 of it. The held-out images are those of ablations.py; the list report is not looked at. Every run
 lies below --work with its result: what is finished is not done again, what was stopped goes on.
-`time` measures the milliseconds of all candidates in turn (median, and the fastest twentieth), in
-each runtime and, with torch, from a JPEG to boxes. Both write --out anew, `plot` draws it.
+`time` measures the milliseconds of candidates and of today's network in turn (median, and the
+fastest twentieth), in each runtime and, with torch, from a JPEG to boxes; what was measured before
+of others stays. Both write --out anew, `plot` draws it.
 """
 
 import argparse
@@ -28,13 +29,15 @@ from vovnet import models
 from vovnet.data.open import open_dataset
 from vovnet.evaluate.run import evaluate
 from vovnet.files import write_atomically
-from vovnet.lab.bench import Protocol, bench
+from vovnet.lab.bench import Protocol, bench_jobs
+from vovnet.lab.competitor import Job
 from vovnet.lab.row import BenchRow
 from vovnet.losses.task_aligned import TaskAlignedLoss
 from vovnet.models.detector import Detector, PointDecoder
 from vovnet.models.input_spec import InputSpec
 from vovnet.models.vovdet import STRIDES
 from vovnet.models.weights import load_detector
+from vovnet.runtimes import Precision
 from vovnet.train.recipe import recipe_from_dict
 from vovnet.train.run import load_run, run_training
 
@@ -53,10 +56,12 @@ _SEPARABLE: dict[str, Any] = {
 # more units of larger kernels.
 _LONGER: dict[str, Any] = _SEPARABLE | {
     "out": (32, 96, 192, 320),
+    "modules": (1, 1, 3, 1),
     "layers": (2, 4, 4, 4),
-    "units": ("deep", "deep5", "deep5", "deep5"),
-    "neck_unit": "deep5",
-    "head_unit": "deep5",
+    "neck_mid": 48,
+    "units": ("depthwise5",) * 4,
+    "neck_unit": "depthwise5",
+    "head_unit": "depthwise5",
 }
 _WIDER: dict[str, Any] = {
     "mid": (32, 80, 128, 160),
@@ -111,7 +116,12 @@ PROTOCOL: dict[str, Any] = {
     "workers": 0,
     "save_minutes": 3.0,
 }
-RUNTIMES = {("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "int8"), ("eager", "fp32")}
+TIMES = "milliseconds.json"
+RUNTIMES: tuple[tuple[str, Precision], ...] = (
+    ("onnxruntime", "fp32"),
+    ("openvino", "int8"),
+    ("eager", "fp32"),
+)
 
 
 def multiple(pixels: float) -> int:
@@ -193,13 +203,12 @@ def timed(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     protocol = Protocol(
         seconds=given.seconds, repeats=given.repeats, threads=2, memory=False, energy=False
     )
-    runtimes, precisions = map(sorted, map(set, zip(*RUNTIMES, strict=True)))
-    rows = bench(
-        list(CANDIDATES), runtimes=runtimes, precisions=precisions, protocol=protocol, note=tell
-    )
+    names = dict.fromkeys((BASE, *given.only))
+    jobs = [Job(name, None, None, 1, "cpu", *how) for name in names for how in RUNTIMES]
+    rows = bench_jobs(jobs, protocol, note=tell)
     found: dict[str, dict[str, Any]] = {}
     base: dict[str, float] = {}
-    for row in (row for row in rows if (row.runtime, row.precision) in RUNTIMES):
+    for row in rows:
         columns = found.setdefault(row.model, {"params": row.params, "macs": row.macs})
         for key, value in milliseconds(row).items():
             if row.model == BASE:
@@ -226,11 +235,16 @@ def milliseconds(row: BenchRow) -> dict[str, float]:
     return result
 
 
+def known_times(work: Path) -> dict[str, dict[str, Any]]:
+    """What `timed` found before."""
+    path = work / TIMES
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def table(work: Path) -> list[dict[str, Any]]:
     """All candidates in their order, with what is known of them so far."""
-    path = work / "milliseconds.json"
-    times = json.loads(path.read_text()) if path.exists() else {}
-    rows = []
+    times = known_times(work)
+    rows: list[dict[str, Any]] = []
     for name in CANDIDATES:
         found = [json.loads(p.read_text()) for p in sorted(work.glob(f"{name}.*/result.json"))]
         known = {"candidate": name, "imgsz": CANDIDATES[name][1]} | times.get(name, {})
@@ -286,8 +300,8 @@ def main() -> None:
             tell(train(name, given, voc))
             write_rows(given.out, table(given.work))
     elif given.do == "time":
-        text = json.dumps(timed(given), indent=1)
-        write_atomically(given.work / "milliseconds.json", text.encode())
+        times = known_times(given.work) | timed(given)
+        write_atomically(given.work / TIMES, json.dumps(times, indent=1).encode())
     rows = table(given.work)
     write_rows(given.out, rows)
     if given.do == "plot":
