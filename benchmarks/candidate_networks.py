@@ -53,6 +53,12 @@ class DeepConvNorm(nn.Module):
         return self.mix(self.spread(x))
 
 
+def separable5(in_channels: int, out_channels: int) -> nn.Module:
+    """`SeparableConvNorm` with a 5×5."""
+    spread = nn.Conv2d(in_channels, in_channels, 5, padding=2, groups=in_channels, bias=False)
+    return nn.Sequential(spread, ConvNorm(in_channels, out_channels, 1))
+
+
 def grouped(in_channels: int, out_channels: int) -> nn.Module:
     """A 3×3 in groups of 16 channels, as many as a vector of AVX-512 holds."""
     return ConvNorm(in_channels, out_channels, groups=math.gcd(in_channels, out_channels) // 16)
@@ -61,7 +67,7 @@ def grouped(in_channels: int, out_channels: int) -> nn.Module:
 UNITS: dict[str, Unit] = {
     "dense": ConvNorm,
     "depthwise": SeparableConvNorm,
-    "depthwise5": partial(SeparableConvNorm, kernel=5),
+    "depthwise5": separable5,
     "deep": DeepConvNorm,
     "partial": PartialConvNorm,
     "grouped": grouped,

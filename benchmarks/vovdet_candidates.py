@@ -77,6 +77,16 @@ _THIN: dict[str, Any] = {
     "neck_mid": 24,
 }
 _LIGHT: dict[str, Any] = {"neck_unit": "depthwise", "neck_mid": 64, "head_unit": "depthwise"}
+# The two parts of nano that take the most time for what they see: its stem, and the second of two
+# convolutions in every branch of the heads.
+_SLIM: dict[str, Any] = {"stem": (16, 32), "mid": (16, 64, 80, 96), "head_convs": 1}
+_LARGE: dict[str, Any] = {
+    "mid": (32, 96, 128, 160),
+    "out": (96, 192, 384, 480),
+    "width": 96,
+    "neck_mid": 48,
+    "head_convs": 1,
+}
 # A plan and the side of the input that it is made for. Not all are trained: milliseconds are cheap.
 CANDIDATES: dict[str, tuple[Plan, int]] = {
     "nano_224": (OSAPlan(), 224),
@@ -89,6 +99,10 @@ CANDIDATES: dict[str, tuple[Plan, int]] = {
     "nano_trunk1_256": (OSAPlan(head_trunk=1, head_convs=0), 256),
     "nano_light_256": (OSAPlan(**_LIGHT), 256),
     "nano_light_320": (OSAPlan(stem=(16, 32), mid=(16, 64, 80, 96), **_LIGHT), 320),
+    "slim_256": (OSAPlan(**_SLIM), 256),
+    "slim_288": (OSAPlan(**_SLIM), 288),
+    "slim_320": (OSAPlan(**_SLIM), 320),
+    "large_320": (OSAPlan(**_LARGE), 320),
     "grouped_320": (OSAPlan(**_SEPARABLE | {"units": ("grouped",) * 4}), 320),
     "partial_320": (OSAPlan(**_SEPARABLE | {"units": ("partial",) * 4}), 320),
     "dw_256": (OSAPlan(**_SEPARABLE), 256),
