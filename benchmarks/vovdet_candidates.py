@@ -194,7 +194,7 @@ def train(name: str, given: argparse.Namespace, voc: Path) -> dict[str, Any]:
     row: dict[str, Any] = {
         "candidate": name,
         "seed": given.seed,
-        "views": PROTOCOL["steps"] * PROTOCOL["batch"],
+        "views": (recipe.steps or 0) * (recipe.batch or 0),
         "holdout": given.holdout,
         "imgsz": recipe.imgsz,
         **rounded(last),
