@@ -86,6 +86,29 @@ def test_derived_lists(script, voc, tmp_path):
     assert [record.path.stem for record in few.records] == stems[:2]
 
 
+def test_the_candidate_without_changes_is_the_shipped_network(script):
+    networks = script("candidate_networks")
+    torch.manual_seed(0)
+    shipped = create_detector("vovdet_nano", ("one", "two")).network.eval()
+    plain = networks.OSADetector(networks.OSAPlan(), 2).eval()
+    for part in ("backbone", "neck.laterals", "neck.down", "neck.shrink", "neck.up", "heads"):
+        ours, theirs = plain.get_submodule(part), shipped.get_submodule(part).state_dict()
+        ours.load_state_dict(dict(zip(ours.state_dict(), theirs.values(), strict=True)))
+    images = torch.rand(1, 3, 96, 64)
+    with torch.no_grad():
+        expected, found = shipped(images), plain(images)
+    torch.testing.assert_close(found.class_logits, expected.class_logits)
+    torch.testing.assert_close(found.distances, expected.distances)
+
+
+def test_the_yardstick_has_the_published_size(script):
+    networks = script("candidate_networks")
+    network = networks.CSPDetector(networks.CSPPlan(), 80)
+    parameters = sum(p.numel() for p in network.parameters())
+    objectness = 3 * (64 + 1)  # YOLOX predicts it, our criterion has none
+    assert (parameters + objectness) / 1e6 == pytest.approx(0.91, abs=0.005)  # arXiv 2107.08430
+
+
 @pytest.mark.slow
 def test_throughput_is_measured_in_turns(voc, tmp_path):
     out = tmp_path / "out.csv"

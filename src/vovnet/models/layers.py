@@ -86,14 +86,25 @@ class Bottleneck(nn.Module):
 
 
 class SeparableConvNorm(nn.Module):
-    """Depthwise 3×3, pointwise 1×1, normalisation, ReLU; nothing between the two convolutions."""
+    """Depthwise k×k, pointwise 1×1, normalisation, ReLU; nothing between the two convolutions."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int = 1, norm: Norm = "batch"
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        norm: Norm = "batch",
+        kernel: int = 3,
     ) -> None:
         super().__init__()
         self.conv_dw = nn.Conv2d(
-            in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False
+            in_channels,
+            in_channels,
+            kernel,
+            stride,
+            padding=kernel // 2,
+            groups=in_channels,
+            bias=False,
         )
         self.conv_pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.bn = make_norm(norm, out_channels)
