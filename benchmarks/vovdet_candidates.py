@@ -261,8 +261,9 @@ def table(work: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in CANDIDATES:
         found = [json.loads(p.read_text()) for p in sorted(work.glob(f"{name}.*/result.json"))]
-        known = {"candidate": name, "imgsz": CANDIDATES[name][1]} | times.get(name, {})
-        rows += [known | result for result in found or [{}]]
+        at = {"candidate": name, "imgsz": CANDIDATES[name][1]}
+        for result in found or [at]:  # also at another size, whose milliseconds nobody took
+            rows.append(result | (times.get(name, {}) if result["imgsz"] == at["imgsz"] else {}))
     return rows
 
 
@@ -273,7 +274,7 @@ def plot(rows: list[dict[str, Any]], out: Path) -> None:
     panels = ("onnxruntime_fp32_ms", "openvino_int8_ms")
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     for axes, key in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
-        for row in (row for row in rows if "map_50_95" in row):
+        for row in (row for row in rows if "map_50_95" in row and f"{key}_ratio" in row):
             at = row[f"{key}_ratio"], row["map_50_95"]
             axes.plot(*at, "o", color="tab:red" if row["candidate"] == BASE else "tab:blue")
             axes.annotate(row["candidate"], at, (4, 4), textcoords="offset points", fontsize=8)
