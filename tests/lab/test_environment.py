@@ -65,3 +65,14 @@ def test_the_first_distribution_that_is_installed_counts():
 
     assert _version("torch-of-nobody", "numpy", "pillow") == version("numpy")
     assert _version("torch-of-nobody") is None
+
+
+def test_the_processors_name_is_the_first_that_linux_tells(monkeypatch, tmp_path):
+    module = sys.modules["vovnet.lab.environment"]
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor: 0\nmodel name\t: One 7\nprocessor: 1\nmodel name\t: Two\n")
+    monkeypatch.setattr(module, "Path", lambda _: told)
+    assert module._cpu_model() == "One 7"
+    told.write_text("")
+    monkeypatch.setattr(platform, "processor", lambda: "another")
+    assert module._cpu_model() == "another"

@@ -56,6 +56,7 @@ def test_texts_stand_where_the_layout_has_them(painted):
     for drawing, axes, _ in painted:
         title, *texts = axes.texts
         assert (title.get_text(), title.get_position()) == (drawing.title, (14, -12))
+        assert (title.get_size(), title.get_weight()) == (11, "bold")
         shapes = [shape for shape in drawing.shapes if isinstance(shape, Text)]
         for text, shape in zip(texts, shapes, strict=True):
             assert (text.get_text(), text.get_position()) == (shape.text, (shape.x, shape.y))

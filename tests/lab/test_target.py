@@ -4,7 +4,9 @@ from torch import nn
 
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.target import open_target, random_images, reference_outputs
+from vovnet.models import create_detector
 from vovnet.models.detector import Detector
+from vovnet.models.weights import save_detector
 
 
 def opened(name, *arguments, **options):
@@ -94,3 +96,11 @@ def test_reference_outputs_are_flat_in_order():
     flat, _ = reference_outputs(Two(), images)
     assert [tensor.item() for tensor in flat] == [1.0, 12.0]
     assert {tensor.dtype for tensor in flat} == {torch.float32}
+
+
+@pytest.mark.parametrize(("name", "background"), [("vovdet_nano", 0), ("ssd300-mobilenet_v1", 1)])
+def test_classes_of_weights_are_the_networks_own(name, background, tmp_path):
+    """With the background where the network has a column for it."""
+    path = tmp_path / "x.safetensors"
+    save_detector(path, create_detector(name, ("a", "b", "c")))
+    assert open_target(str(path)).num_classes == 3 + background

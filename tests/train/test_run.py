@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from vovnet.data.open import open_dataset
 from vovnet.errors import VovnetError, WeightsError
 from vovnet.models.weights import load_detector, load_tensors
 from vovnet.train.data import open_training_data
 from vovnet.train.defaults import settle
 from vovnet.train.recipe import Recipe, recipe_from_dict
-from vovnet.train.run import load_run, run_training
+from vovnet.train.run import _detector, load_run, run_training
 
 
 def recipe(voc: Path, **values) -> Recipe:
@@ -125,3 +126,11 @@ def test_a_compiled_network_trains_the_same_weights(voc, tmp_path):
     assert one.keys() == two.keys()
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_so_many_regions_of_an_image_train_the_second_stage(voc):
+    dataset = open_dataset(voc, "train")
+    values = {"model": "fasterrcnn_lite-vovnet19_slim_dw", "data": [str(voc)]}
+    for asked, has in ((24, 24), (None, 512)):
+        asking = recipe_from_dict(values | {"regions": asked})
+        assert _detector(asking, dataset).network.regions == has
