@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.models.detection._utils import SSDMatcher
-from torchvision.ops import box_iou
+from torchvision.models.detection._utils import BoxCoder, SSDMatcher
+from torchvision.ops import box_convert, box_iou
 
 from vovnet.boxes import iou
 from vovnet.losses import Target, means
@@ -201,11 +201,16 @@ def test_hard_negatives_of_nothing(shape):
 
 
 def plain_loss(
-    logits: torch.Tensor, offsets: torch.Tensor, targets: list[Target], priors: torch.Tensor
+    logits: torch.Tensor,
+    offsets: torch.Tensor,
+    targets: list[Target],
+    all_priors: torch.Tensor,
+    eligible: torch.Tensor | None = None,
 ) -> tuple[float, float]:
     """The criterion in python floats, image by image and prior by prior."""
     class_sum, box_sum, positives = 0.0, 0.0, 0
     for image, target in enumerate(targets):
+        priors = all_priors if all_priors.ndim == 2 else all_priors[image]
         matches = [-1] * len(priors)
         if len(target.boxes):
             matches = plain_match(corners(priors), target.boxes, 0.5)
@@ -214,7 +219,8 @@ def plain_loss(
             row = logits[image, prior].tolist()
             log_sum = math.log(sum(math.exp(v) for v in row))
             if match < 0:
-                negatives.append(log_sum - row[0])
+                if eligible is None or eligible[image, prior]:
+                    negatives.append(log_sum - row[0])
                 continue
             mine += 1
             class_sum += log_sum - row[1 + int(target.labels[match])]
@@ -232,6 +238,10 @@ def plain_loss(
         class_sum += sum(sorted(negatives, reverse=True)[: 3 * max(mine, 1)])
         positives += mine
     return class_sum / max(positives, 1), box_sum / max(positives, 1)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def batch(counts: tuple[int, ...], seed: int) -> tuple[torch.Tensor, torch.Tensor, list[Target]]:
@@ -254,6 +264,30 @@ def test_loss_equals_plain_loops(counts):
     assert terms.keys() == {"class", "box"}
     assert float(terms["class"].detach()) == pytest.approx(classes, rel=1e-5)
     assert float(terms["box"].detach()) == pytest.approx(box, rel=1e-4)
+
+
+@pytest.mark.parametrize("counts", [(3,), (1, 0, 7), (0, 0)])
+def test_the_two_steps_of_refinedet_equal_plain_loops(counts):
+    """The second sees the anchors that the first has moved, and none as a negative of which the
+    first is 99 % sure; torchvision moves them here."""
+    anchors = grid_priors()
+    logits, offsets, targets = batch(counts, 21)
+    logits, offsets = logits.detach(), offsets.detach()
+    arm_logits = torch.randn(len(counts), len(anchors), 2, generator=seeded(3)) * 4
+    arm_offsets = torch.randn(len(counts), len(anchors), 4, generator=seeded(4)) / 2
+    outputs = (arm_logits, arm_offsets, logits, offsets)
+    terms = means(RefineLoss(anchors)(outputs, targets, (64, 64)))
+
+    plain = [Target(t.boxes, torch.zeros_like(t.labels)) for t in targets]
+    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+    moved = torch.stack([coder.decode_single(each, corners(anchors)) for each in arm_offsets])
+    refined = box_convert(moved, "xyxy", "cxcywh")
+    objects = arm_logits.softmax(2)[..., 1]
+    assert 0.1 < (objects < 0.01).float().mean() < 0.9
+    first = plain_loss(arm_logits, arm_offsets, plain, anchors)
+    second = plain_loss(logits, offsets, targets, refined, objects >= 0.01)
+    said = [float(terms[name]) for name in ("arm_class", "arm_box", "class", "box")]
+    assert said == pytest.approx([*first, *second], rel=1e-4)
 
 
 @pytest.mark.parametrize("counts", [(0,), (0, 0), (0, 4)])
