@@ -5,10 +5,9 @@
 
 A mutant is tried on the tests that run its line, nearest first, until one fails: "killed",
 or "survived" if none does. A fault outside of functions is tried on all tests that run the file.
-Every test runs in a fork of one process that has imported torch already; only that process is
-mutated, so what tests run in processes of their own counts as not tested. The sample is drawn by
-`--seed`, evenly over the files, and the results, one JSON object a line in results.jsonl, are added
-to: a run that was stopped goes on, and survivors that changed or are tried again are dropped first.
+Tests run in a fork of one process that has imported torch already, on a package of links in which
+one file is the mutant. The sample is drawn by `--seed`, evenly over the files, and the results, one
+JSON object a line in results.jsonl, are added to: a run that was stopped goes on.
 
 Not mutated, since no behaviour hangs on it: f-strings and what stands in `raise` and `assert` (the
 wording of messages), `strict=` of zip, annotations, decorators, and strings.
@@ -17,19 +16,19 @@ wording of messages), `strict=` of zip, annotations, decorators, and strings.
 import argparse
 import ast
 import functools
-import importlib.machinery
 import itertools
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,12 +143,11 @@ def mutants(path: Path) -> list[Mutant]:
     return made
 
 
-def mutated(mutant: Mutant) -> CodeType:
-    """Its file, compiled with the fault."""
-    path = ROOT / mutant.file
-    tree = ast.parse(path.read_text())
+def mutated(mutant: Mutant) -> str:
+    """The text of its file with the fault."""
+    tree = ast.parse((ROOT / mutant.file).read_text())
     next(itertools.islice(_faults(tree), mutant.number, None))
-    return compile(ast.fix_missing_locations(tree), str(path), "exec")
+    return ast.unparse(tree)
 
 
 def _put(parent: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
@@ -215,16 +213,19 @@ def _pytest(arguments: Sequence[str], log: Path, plugins: Sequence[object] = ())
 
 
 def _try(mutant: Mutant, tests: Sequence[str], log: Path) -> int:
-    """`_pytest` on a package one module of which is the mutant."""
+    """`_pytest` on a package one module of which is the mutant, for its child processes too."""
     if not tests:
         return 0
-    plain, code = importlib.machinery.SourceFileLoader.get_code, mutated(mutant)
-
-    def get_code(loader: Any, name: str) -> CodeType | None:
-        is_it = Path(loader.path).resolve() == ROOT / mutant.file
-        return code if is_it else plain(loader, name)
-
-    importlib.machinery.SourceFileLoader.get_code = get_code
+    here, there = ROOT, log.with_suffix("")  # a package of links, but for what leads to the mutant
+    for part in Path(mutant.file).parts:
+        there.mkdir()
+        for child in here.iterdir() if here != ROOT else ():
+            if child.name not in (part, "__pycache__"):
+                (there / child.name).symlink_to(child)
+        here, there = here / part, there / part
+    there.write_text(mutated(mutant))
+    path = str(log.with_suffix("") / "src")
+    sys.path[0], os.environ["PYTHONPATH"] = path, path
     return _pytest(tests, log)
 
 
@@ -278,7 +279,8 @@ def trace(folder: Path, paths: Sequence[str], jobs: int) -> None:
 
 def _tests(mutant: Mutant, traces: dict[str, Any], budget: float) -> list[str]:
     """The tests that run a mutant's lines, for so many seconds: those of the file of the same name
-    first, and of them the quickest."""
+    first, and of them the quickest. If none is seen to, all of that file: they may have processes
+    of their own."""
     own = mutant.file.replace("src/vovnet", "tests").replace(Path(mutant.file).name, "test_")
     own += Path(mutant.file).name.lstrip("_")
     found = []
@@ -286,8 +288,9 @@ def _tests(mutant: Mutant, traces: dict[str, Any], budget: float) -> list[str]:
         lines = files.get(mutant.file, ())
         if lines and (not mutant.lines or any(n in lines for n in mutant.lines)):
             found.append((not test.startswith(own), seconds, test))
+    unseen = ((False, seconds, test) for test, (seconds, _) in traces.items() if own in test)
     chosen, spent = [], 0.0
-    for _, seconds, test in sorted(found):
+    for _, seconds, test in sorted(found or unseen):
         spent += seconds
         if chosen and spent > budget:
             break
@@ -330,12 +333,15 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         for tests in [_tests(m, traces, options.budget)]
     )
     for (mutant, tests, log), status, seconds in _each(work, options.jobs):
+        if status not in (0, 1, 2, None) and status > 0:  # 2: a module that cannot be imported
+            raise SystemExit(f"pytest ended with {status}: see {log}; trace the tests anew")
         outcome = "survived" if status == 0 else "killed"
         said = log.read_text(errors="replace") if log.exists() else ""
         by = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.M)
         row = {"key": mutant.key, "outcome": outcome, "tests": len(tests), "seconds": seconds}
         row["by"] = "time" if status is None else by and by[1]
         log.unlink(missing_ok=True)
+        shutil.rmtree(log.with_suffix(""), ignore_errors=True)
         with results.open("a") as file:
             file.write(f"{json.dumps(row)}\n")
         print(f"{outcome} ({row['by'] or len(tests)}) {mutant.key}", flush=True)
