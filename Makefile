@@ -23,7 +23,7 @@ lint: $(VENV)/dev.done
 	$(BIN)/pyrefly check
 
 test-slow: $(VENV)/dev.done
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --timeout 900
 
 $(VENV)/demo.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -15,13 +15,14 @@ from vovnet.models.detector import Detector
 from vovnet.runtimes import RUNTIMES, open_onnx, open_runtime, write_onnx
 
 # Name -> number of classes and image size.
+# Those of SSD's kind at the size they are made for: below, their last pools have less than a window.
 NETWORKS = {
     "vovnet27_slim": (0, (65, 67)),  # odd: rows that do not fill a vector register
     "ese_vovnet19b_slim_dw": (0, (64, 64)),
     "peleenet": (0, (152, 152)),  # pools 19 cells to 10, the last of them half beyond the edge
     "vovdet_nano": (3, (64, 96)),
-    "dsod300-vovnet27_slim": (4, (128, 128)),
-    "refinedet320-vovnet27_slim": (4, (128, 128)),
+    "dsod300-vovnet27_slim": (4, (300, 300)),
+    "refinedet320-vovnet27_slim": (4, (320, 320)),
 }
 BATCH = 2
 

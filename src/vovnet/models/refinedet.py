@@ -89,7 +89,8 @@ class RefineDet(nn.Module):
         channels.append(512)
         self.arm = nn.ModuleList(Predictor(c, 2) for c in channels)
         self.connections = nn.ModuleList(
-            TransferConnection(c, width, top=c is channels[-1]) for c in channels
+            TransferConnection(c, width, top=level == len(channels) - 1)
+            for level, c in enumerate(channels)
         )
         self.odm = nn.ModuleList(Predictor(width, num_classes) for _ in channels)
         init_weights(self, "xavier")

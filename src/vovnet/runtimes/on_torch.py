@@ -74,13 +74,20 @@ def open_aoti(network: nn.Module, example: Tensor, settings: Settings) -> Runner
         torch.no_grad(),
         _threads(settings.threads),
     ):
+        program = torch.export.export(flat, (example,))
         package = torch._inductor.aoti_compile_and_package(
-            torch.export.export(flat, (example,)),
+            program,
             package_path=str(Path(folder) / "network.pt2"),
-            inductor_configs=_INDUCTOR,
+            inductor_configs=_INDUCTOR | {"freezing": not _transposes(program.graph)},
         )
         loaded = torch._inductor.aoti_load_package(package)
     return _runner("aoti", loaded, example, settings)
+
+
+def _transposes(graph: torch.fx.Graph) -> bool:
+    """Whether a graph has transposed convolutions. AOTInductor's freezing scales the inputs of their
+    weights by the batch norm that follows, instead of the outputs (torch 2.14)."""
+    return any("conv_transpose" in str(node.target) for node in graph.nodes)
 
 
 def _flat(network: nn.Module, settings: Settings) -> FlatNetwork:
