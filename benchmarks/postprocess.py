@@ -37,6 +37,7 @@ from vovnet.boxes.anchors import PriorLevel, prior_boxes
 from vovnet.boxes.coding import encode_offsets
 from vovnet.boxes.iou import pairwise_iou
 from vovnet.boxes.nms import best_pairs, suppress
+from vovnet.detect.options import Options
 from vovnet.lab import environment
 from vovnet.models.detector import Found, PriorDecoder, RefineDecoder
 from vovnet.models.dsod import PriorOutput
@@ -118,7 +119,7 @@ def ssd300(trained: bool, conf: float, rng: torch.Generator) -> Iterator[Contest
     outputs, decode = PriorOutput(logits[None], offsets[None]), PriorDecoder(priors)
     yield Contest(
         "ssd300",
-        lambda: found(decode(outputs, (300, 300), conf, IOU)),
+        lambda: found(decode(outputs, (300, 300), Options(conf, IOU))),
         lambda: theirs(logits, offsets, corners, 300, conf),
     )
 
@@ -139,7 +140,9 @@ def refinedet512(trained: bool, conf: float, rng: torch.Generator) -> Iterator[C
         refined = CODER.decode_single(arm_offsets[passing], corners[passing])
         return theirs(logits[passing], offsets[passing], refined, 512, conf)
 
-    yield Contest("refinedet512", lambda: found(decode(outputs, (512, 512), conf, IOU)), from_parts)
+    yield Contest(
+        "refinedet512", lambda: found(decode(outputs, (512, 512), Options(conf, IOU))), from_parts
+    )
     scores = logits.softmax(1)[:, 1:]
     boxes = CODER.decode_single(offsets, corners).clamp(0, 512)
     pairs = best_pairs(torch.arange(len(boxes)), scores, conf)
@@ -147,7 +150,7 @@ def refinedet512(trained: bool, conf: float, rng: torch.Generator) -> Iterator[C
 
     yield Contest(
         f"nms of {len(candidates)}",
-        lambda: len(suppress(candidates, pairs, IOU, most=1000)[0]),
+        lambda: len(suppress(candidates, pairs, Options(iou=IOU), most=1000)[0]),
         lambda: len(batched_nms(candidates, pairs.scores, pairs.labels, IOU)),
     )
 

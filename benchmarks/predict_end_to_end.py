@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from vovnet.data.images import load_image
+from vovnet.images import load_image
 from vovnet.lab import environment
 from vovnet.models.detector import Detector
 from vovnet.models.weights import SHIPPED, load_detector
@@ -55,7 +55,7 @@ def rate(work: Callable[[int], None], seconds: float) -> float:
 def network_alone(detector: Detector, path: Path) -> Callable[[int], None]:
     """The forward pass on one prepared image."""
     pixels, _ = detector.input_spec.prepare(load_image(path))
-    images = detector.input_spec.normalize(torch.from_numpy(pixels.copy())[None])
+    images = detector.normalize(torch.from_numpy(pixels.copy())[None])
 
     @torch.inference_mode()
     def work(count: int) -> None:

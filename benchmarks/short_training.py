@@ -38,13 +38,13 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from common import claim, derive_voc, machine, voc_list, write_rows
 from torchvision_reference import endless, preset, train_step
-from vovnet.data.images import load_image
 from vovnet.data.open import open_dataset
 from vovnet.data.record import Dataset
 from vovnet.detections import Detections
 from vovnet.evaluate.coco import coco_ap
 from vovnet.evaluate.run import detect_records
 from vovnet.files import write_atomically
+from vovnet.images import load_image
 from vovnet.models.weights import SHIPPED, load_detector
 from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
 from vovnet.train.run import load_run, run_training

@@ -29,12 +29,12 @@ from vovnet import models
 from vovnet.data.open import open_dataset
 from vovnet.evaluate.run import evaluate
 from vovnet.files import write_atomically
+from vovnet.input_spec import InputSpec
 from vovnet.lab.bench import Protocol, bench_jobs
 from vovnet.lab.competitor import Job
 from vovnet.lab.row import BenchRow
 from vovnet.losses.task_aligned import TaskAlignedLoss
 from vovnet.models.detector import Detector, PointDecoder
-from vovnet.models.input_spec import InputSpec
 from vovnet.models.vovdet import STRIDES
 from vovnet.models.weights import load_detector
 from vovnet.runtimes import Precision

@@ -30,7 +30,7 @@ def test_both_loops_train_the_same_network_by_the_same_loss(script):
     pixels = torch.randint(0, 256, (2, 300, 300, 3), dtype=torch.uint8, generator=generator)
     boxes = torch.tensor([[20.0, 30, 120, 150], [150, 160, 290, 280]])
     targets = [Target(boxes, torch.tensor([0, 1])), Target(boxes[:1], torch.tensor([1]))]
-    ours = detector.loss(detector(detector.input_spec.normalize(pixels)), targets, (300, 300))
+    ours = detector.loss(detector(detector.normalize(pixels)), targets, (300, 300))
     expected = theirs(
         [image.permute(2, 0, 1) / 255 for image in pixels],
         [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets],

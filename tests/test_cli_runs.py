@@ -144,10 +144,10 @@ def test_control_c_in_the_last_evaluation_ends_it_after_a_batch(make_voc, tmp_pa
     run_training(settings, tmp_path / "whole")
     seen, detect = [], Detector.detect
 
-    def interrupted(self: Detector, images: list, *rest: object) -> list:
+    def interrupted(self: Detector, images: list, *rest: object, **options: object) -> list:
         seen.append(len(images))
         os.kill(os.getpid(), signal.SIGINT)
-        return detect(self, images, *rest)
+        return detect(self, images, *rest, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(Detector, "detect", interrupted)

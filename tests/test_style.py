@@ -22,11 +22,14 @@ FLOORS = {
     **dict.fromkeys(("evaluate", "lab"), 3),
     **dict.fromkeys(("data", "runtimes"), 2),
     "models": 1,
+    "boxes": 0.4,
+    "detect": 0.3,  # from pictures to what is found in them, with NumPy alone
     "losses": 0.5,  # a detector is put together from network, criterion and decoder
     **dict.fromkeys(
-        ("boxes", "detections", "errors", "files", "device", "distributed", "streams"), 0
+        ("detections", "errors", "files", "device", "distributed", "streams", "text"), 0
     ),
-    "orientation": 0,  # how EXIF turns a picture
+    "input_spec": 0.2,  # how a picture becomes a network's input
+    "images": 0.1,  # pictures from anywhere, safely
     "limits": -0.5,  # what the machine has, told without torch
     "interrupts": -0.5,
 }

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from vovnet.data.images import open_image
 from vovnet.data.open import open_dataset, parse_source
+from vovnet.images import open_image
 from vovnet.models.detector import Detector
 from vovnet.models.weights import load_detector, load_tensors, save_detector
 from vovnet.streams import stream

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vovnet.data.images import load_image
+from vovnet.images import load_image
 from vovnet.models.weights import load_detector
 from vovnet.predict import draw_detections, expand_sources
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
 from vovnet.boxes.nms import Pairs, best_pairs, likely_rows, suppress
+from vovnet.detect.options import Options
 
 
 def overlap(a: list[float], b: list[float]) -> float:
@@ -56,7 +57,7 @@ def select(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Both last steps, over dense boxes and scores; `most` pairs compete."""
     pairs = best_pairs(torch.arange(len(scores)), scores, conf, most)
-    return suppress(boxes[pairs.rows], pairs, iou)
+    return suppress(boxes[pairs.rows], pairs, Options(iou=iou))
 
 
 @given(predictions(), st.sampled_from([0.0, 0.26]), st.sampled_from([0.1234, 0.4567]))
@@ -65,7 +66,7 @@ def test_selection_equals_plain_loops(case, conf, iou):
     boxes, scores = case
     for candidates, most in ((1000, 300), (7, 300), (3, 300), (1000, 3)):
         pairs = best_pairs(torch.arange(len(boxes)), torch.tensor(scores), conf, candidates)
-        found = suppress(torch.tensor(boxes)[pairs.rows], pairs, iou, most)
+        found = suppress(torch.tensor(boxes)[pairs.rows], pairs, Options(iou=iou), most)
         expected = plain_nms(boxes, scores, conf, iou, candidates, most)
         assert found[1].tolist() == [row[0] for row in expected]
         assert found[2].tolist() == [row[1] for row in expected]
@@ -144,10 +145,10 @@ def test_a_wild_box_changes_nothing_for_the_others(far):
     labels = torch.tensor([0, 0, 0, 79, 79, 79])
     scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     wild = torch.tensor([[-far, -far, far, far]])
-    alone = suppress(boxes, Pairs(labels, labels, scores), 0.5)
+    alone = suppress(boxes, Pairs(labels, labels, scores), Options(iou=0.5))
     assert alone[1].tolist() == pytest.approx([0.9, 0.7, 0.6, 0.4])
     labels, scores = torch.cat([labels, labels[:1]]), torch.cat([scores, scores[:1] / 9])
-    beside = suppress(torch.cat([boxes, wild]), Pairs(labels, labels, scores), 0.5)
+    beside = suppress(torch.cat([boxes, wild]), Pairs(labels, labels, scores), Options(iou=0.5))
     assert beside[1].tolist() == pytest.approx([0.9, 0.7, 0.6, 0.4, 0.1])
     assert torch.equal(beside[0], torch.cat([alone[0], wild]))
 
@@ -170,7 +171,7 @@ def test_suppression_equals_torchvision():
     scores = torch.rand(900, generator=generator)
     keep = batched_nms(boxes, scores, labels, 0.45)
     assert 300 < len(keep) < 900
-    found = suppress(boxes, Pairs(labels, labels, scores), 0.45, most=900)
+    found = suppress(boxes, Pairs(labels, labels, scores), Options(iou=0.45), most=900)
     for ours, theirs in zip(found, (boxes, scores, labels), strict=True):
         assert torch.equal(ours, theirs[keep])
 

@@ -19,10 +19,10 @@ from vovnet.data.cache import (
     open_cache,
     raw_sample,
 )
-from vovnet.data.images import open_image
 from vovnet.data.open import open_dataset
 from vovnet.data.record import Record, make_record
 from vovnet.errors import DataError, ImageError, VovnetError
+from vovnet.images import open_image
 
 
 def record_of(path: Path, size: tuple[int, int], boxes: list[tuple], **marks):

@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 
 from vovnet.data.formats.voc import VOC_NAMES, flat_splits, pascal_splits
 from vovnet.data.frame import Frame, turn_box
-from vovnet.data.images import load_image
 from vovnet.data.open import open_dataset
 from vovnet.errors import DataError
+from vovnet.images import load_image
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

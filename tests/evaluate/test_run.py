@@ -17,9 +17,9 @@ from vovnet.data.record import Dataset, make_record
 from vovnet.distributed import is_main, process_group, rank
 from vovnet.errors import DataError, ImageError
 from vovnet.evaluate.run import detect_records, evaluate
+from vovnet.input_spec import InputSpec
 from vovnet.losses.task_aligned import TaskAlignedLoss
 from vovnet.models.detector import Detector, Found, PointDecoder
-from vovnet.models.input_spec import InputSpec
 
 SIDE, STRIDES = 64, (8, 16, 32)
 COLOURS = ((30, 60, 220), (220, 40, 40))  # blue and red, as in the data sets of conftest.py
@@ -286,9 +286,9 @@ def test_thresholds_reach_the_decoder(voc):
     """Those of measuring unless others are asked for: all above 0.001, overlaps up to 0.6."""
     detector, seen = reader(), []
 
-    def decoder(outputs, size, conf, iou):
-        seen.append((size, conf, iou))
-        return PointDecoder(STRIDES)(outputs, size, conf, iou)
+    def decoder(outputs, size, how):
+        seen.append((size, how.conf, how.iou))
+        return PointDecoder(STRIDES)(outputs, size, how)
 
     detector.decoder = decoder
     dataset = open_dataset(voc, "val")

@@ -12,6 +12,7 @@ from torchvision.ops import box_convert, nms
 
 from vovnet.boxes.anchors import anchor_points, prior_boxes
 from vovnet.boxes.coding import decode_distances, decode_offsets
+from vovnet.detect.options import Options
 from vovnet.models.detector import Found, PointDecoder, PriorDecoder, RefineDecoder
 from vovnet.models.dsod import PriorOutput
 from vovnet.models.refinedet import RefineDetOutput, anchor_levels
@@ -82,7 +83,7 @@ def assert_equal_found(found: Found, expected: Found) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_decoders_equal_dense_decoding(kind, conf, dtype):
     outputs = type(outputs_of(kind, 0))(*(x.to(dtype) for x in outputs_of(kind, 0)))
-    results = DECODERS[kind](outputs, SIZE, conf, 0.45)
+    results = DECODERS[kind](outputs, SIZE, Options(conf, 0.45))
     most = 500 if kind == "refine" else 300
     for found, scores, boxes in zip(results, *dense(kind, outputs), strict=True):
         expected = one_by_one(scores, boxes, conf, 0.45, most)
@@ -100,7 +101,7 @@ def test_prior_decoder_equals_torchvision():
     logits = torch.randn(1, len(PRIORS), 1 + CLASSES, generator=generator)
     logits[0, ~inside, 0] = 30.0
     offsets = torch.randn(1, len(PRIORS), 4, generator=generator) / 5
-    (found,) = PriorDecoder(PRIORS)(PriorOutput(logits, offsets), SIZE, 0.4, 0.45)
+    (found,) = PriorDecoder(PRIORS)(PriorOutput(logits, offsets), SIZE, Options(0.4, 0.45))
     settings = SimpleNamespace(
         box_coder=BoxCoder((10.0, 10.0, 5.0, 5.0)),
         score_thresh=0.4,
@@ -124,8 +125,10 @@ def test_wild_outputs_are_dropped_and_harm_no_other(kind, bad):
         outputs[field][:, ::3] = bad
         silent[-2][:, ::3] = -30.0  # class logits: nothing there
         silent[-2][:, ::3, 0] = -30.0 if kind == "point" else 30.0
-        results = DECODERS[kind](outputs, SIZE, 0.3, 0.45)
-        for found, expected in zip(results, DECODERS[kind](silent, SIZE, 0.3, 0.45), strict=True):
+        results = DECODERS[kind](outputs, SIZE, Options(0.3, 0.45))
+        for found, expected in zip(
+            results, DECODERS[kind](silent, SIZE, Options(0.3, 0.45)), strict=True
+        ):
             assert found.boxes.isfinite().all()
             assert found.scores.isfinite().all()
             if kind == "point" and field == 0 and bad == math.inf:
@@ -140,14 +143,17 @@ def test_nothing_but_nan(kind):
     outputs = outputs_of(kind, 2)
     for x in outputs:
         x.fill_(math.nan)
-    assert [len(found.boxes) for found in DECODERS[kind](outputs, SIZE, 0.0, 0.45)] == [0, 0]
+    assert [len(found.boxes) for found in DECODERS[kind](outputs, SIZE, Options(0.0, 0.45))] == [
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_to_decode(kind):
     decode = DECODERS[kind]
-    assert decode(outputs_of(kind, 3, batch=0), SIZE, 0.25, 0.45) == []
+    assert decode(outputs_of(kind, 3, batch=0), SIZE, Options(0.25, 0.45)) == []
     for outputs, conf in ((outputs_of(kind, 3, classes=0), 0.25), (outputs_of(kind, 3), 1.0)):
-        for found in decode(outputs, SIZE, conf, 0.45):
+        for found in decode(outputs, SIZE, Options(conf, 0.45)):
             assert (found.boxes.shape, found.scores.shape) == ((0, 4), (0,))
             assert (found.labels.shape, found.labels.dtype) == ((0,), torch.int64)

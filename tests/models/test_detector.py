@@ -8,12 +8,14 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from vovnet.boxes.anchors import anchor_points, prior_boxes
+from vovnet.detect.options import Options
+from vovnet.detect.pictures import Picture
 from vovnet.detections import Detections
+from vovnet.input_spec import InputSpec
 from vovnet.losses import Target
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector, PointDecoder, PriorDecoder
 from vovnet.models.dsod import PriorOutput, prior_levels
-from vovnet.models.input_spec import InputSpec
 from vovnet.models.vovdet import VoVDetOutput
 from vovnet.models.weights import load_detector
 from vovnet.predict import draw_detections
@@ -98,7 +100,7 @@ def test_point_decoder_finds_what_was_planted():
     assert points[planted].tolist() == [72, 24, 16]
     outputs.class_logits[1, planted, 2] = 3.0
     outputs.distances[1, planted] = torch.tensor([1.0, 0.5, 0.25, 2.0])
-    none, found = PointDecoder(STRIDES)(outputs, (64, 96), 0.5, 0.6)
+    none, found = PointDecoder(STRIDES)(outputs, (64, 96), Options(0.5, 0.6))
     assert none.boxes.shape == (0, 4)
     assert found.boxes.tolist() == [[56.0, 16.0, 76.0, 56.0]]
     assert found.scores.tolist() == pytest.approx([0.9525741])  # 1 / (1 + e^-3)
@@ -113,7 +115,7 @@ def test_point_decoder_thresholds():
     decode = PointDecoder(STRIDES)
 
     def labels(conf: float, iou: float) -> list[int]:
-        return decode(outputs, (64, 96), conf, iou)[0].labels.tolist()
+        return decode(outputs, (64, 96), Options(conf, iou))[0].labels.tolist()
 
     assert labels(0.2, 0.6) == [0, 0, 1]
     assert labels(0.2, 0.3) == [0, 1]  # the neighbour is suppressed; another class is not
@@ -131,7 +133,7 @@ def test_prior_decoder_finds_what_was_planted():
     outputs.class_logits[0, planted] = torch.tensor([0.0, 0.0, 5.0, 0.0])
     # A shift of 0.1 · 111 right, the width times e^(0.2 · 2), the height as it is.
     outputs.offsets[0, planted] = torch.tensor([1.0, 0.0, 2.0, 0.0])
-    found, none = PriorDecoder(priors)(outputs, (300, 300), 0.5, 0.45)
+    found, none = PriorDecoder(priors)(outputs, (300, 300), Options(0.5, 0.45))
     assert none.boxes.shape == (0, 4)
     half = 111 * np.exp(0.4) / 2
     expected = [91.1 - half, 144 - 55.5, 91.1 + half, 144 + 55.5]
@@ -144,7 +146,7 @@ def test_half_precision_outputs_decode_to_float32():
     outputs, _ = point_outputs(1, 64, 96)
     outputs.class_logits[0, 5, 0] = 3.0
     half = VoVDetOutput(*(t.bfloat16() for t in outputs))
-    found = PointDecoder(STRIDES)(half, (64, 96), 0.5, 0.6)[0]
+    found = PointDecoder(STRIDES)(half, (64, 96), Options(0.5, 0.6))[0]
     assert (found.boxes.dtype, found.scores.dtype) == (torch.float32, torch.float32)
     assert found.boxes.tolist() == [[36.0, -4.0, 52.0, 12.0]]
 
@@ -215,8 +217,8 @@ def test_a_picture_decoded_smaller_gives_boxes_of_the_whole():
     image = pictures()[0]
     half = image.resize((image.width // 2, image.height // 2))
     whole_size = (2 * half.height, 2 * half.width)
-    small = detector.detect([half], conf=0.009)[0]
-    whole = detector.detect([half], conf=0.009, whole_sizes=[whole_size])[0]
+    small = detector.detect(half, conf=0.009)
+    whole = detector.detect(Picture(half, whole_size), conf=0.009)
     assert whole.image_size == whole_size
     np.testing.assert_allclose(whole.boxes, 2 * small.boxes, atol=1e-3)
 

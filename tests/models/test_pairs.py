@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vovnet.boxes.anchors import prior_boxes
+from vovnet.detect.options import Options
 from vovnet.lab import count
 from vovnet.losses import Target
 from vovnet.losses.target import InstanceMasks
@@ -77,7 +78,7 @@ def check_training(detector: Detector, side: int) -> None:
 
 
 def check_decoding(detector: Detector, outputs: Any, side: int) -> None:
-    (found,) = detector.decode(outputs, (side, side), 0.02, 0.5)
+    (found,) = detector.decode(outputs, (side, side), Options(0.02, 0.5))
     number = len(found.boxes)
     assert found.boxes.shape == (number, 4)
     assert found.scores.shape == found.labels.shape == (number,)

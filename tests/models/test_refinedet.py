@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vovnet.boxes.anchors import prior_boxes
+from vovnet.detect.options import Options
 from vovnet.losses import Target, means
 from vovnet.losses.multibox import RefineLoss
 from vovnet.models import create_detector
@@ -55,7 +56,7 @@ def test_decoding_moves_an_anchor_twice():
     outputs.class_logits[0, 0, 2] = 14.0
     outputs.arm_offsets[0, 0, 0] = 2.5  # 0.1 · 2.5 · 40 = 10 right
     outputs.offsets[0, 0, 1] = -5.0  # 0.1 · 5 · 40 = 20 up
-    found = RefineDecoder(anchors)(outputs, (320, 320), 0.5, 0.45)[0]
+    found = RefineDecoder(anchors)(outputs, (320, 320), Options(0.5, 0.45))[0]
     assert found.labels.tolist() == [1]
     torch.testing.assert_close(found.boxes, torch.tensor([[90.0, 60.0, 130.0, 100.0]]))
 
@@ -64,7 +65,7 @@ def test_sure_background_of_the_first_step_is_dropped():
     anchors = torch.tensor([[100.0, 100.0, 40.0, 40.0]])
     outputs = plain_outputs(1)
     outputs.class_logits[0, 0, 2] = 14.0
-    assert len(RefineDecoder(anchors)(outputs, (320, 320), 0.5, 0.45)[0].boxes) == 0
+    assert len(RefineDecoder(anchors)(outputs, (320, 320), Options(0.5, 0.45))[0].boxes) == 0
     losses = means(RefineLoss(anchors)(outputs, [NOTHING], (320, 320)))
     assert losses["class"] == 0  # wrong, but no negative of the second step
     assert losses["arm_class"] > 0

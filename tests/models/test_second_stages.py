@@ -11,6 +11,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import roi_align
 
 from vovnet.boxes.anchors import anchor_points
+from vovnet.detect.options import Options
 from vovnet.models import create_detector, rcnn
 from vovnet.models.centermask import STRIDES, CenterMask, CenterMaskOutput, adaptive_levels
 from vovnet.models.detector import Found
@@ -60,7 +61,7 @@ def test_regions_are_decoded_as_torchvision_does(decisive, conf, iou):
     ).postprocess_detections(
         logits, torch.cat([background, offsets], 1).flatten(1), proposals, [SIZE] * 2
     )
-    found = decisive.decode(outputs, SIZE, conf, iou)
+    found = decisive.decode(outputs, SIZE, Options(conf, iou))
     for mine, boxes, scores, labels in zip(found, *theirs, strict=True):
         assert 5 < len(labels) < 100
         assert len(labels.unique()) > 1
@@ -73,10 +74,10 @@ def test_regions_that_the_first_stage_is_sure_of_are_not_classified(decisive):
     outputs = decisive(images())
     bar = torch.tensor(0.01).logit()
     sure = outputs._replace(objectness=torch.full_like(outputs.objectness, float(bar) - 0.01))
-    assert [len(f.labels) for f in decisive.decode(sure, SIZE, 0.0, 0.5)] == [0, 0]
+    assert [len(f.labels) for f in decisive.decode(sure, SIZE, Options(0.0, 0.5))] == [0, 0]
     assert all(len(boxes) > 0 for boxes in decisive._propose(sure, SIZE))
     unsure = outputs._replace(objectness=torch.full_like(outputs.objectness, float(bar) + 0.01))
-    assert all(len(f.labels) > 0 for f in decisive.decode(unsure, SIZE, 0.0, 0.5))
+    assert all(len(f.labels) > 0 for f in decisive.decode(unsure, SIZE, Options(0.0, 0.5)))
 
 
 def centermask_outputs(centermask: CenterMask) -> CenterMaskOutput:
@@ -118,7 +119,9 @@ def test_centermask_boxes_are_torchvisions_fcos(conf, iou):
         [[anchors]] * 2,
         [SIZE] * 2,
     )
-    for mine, wanted in zip(centermask.decode(outputs, SIZE, conf, iou), theirs, strict=True):
+    for mine, wanted in zip(
+        centermask.decode(outputs, SIZE, Options(conf, iou)), theirs, strict=True
+    ):
         assert len(wanted["labels"]) > 10
         assert_found(mine, wanted["boxes"], wanted["scores"], wanted["labels"])
 
@@ -130,7 +133,7 @@ def test_every_mask_and_its_score_are_those_of_its_region_alone():
     nn.init.normal_(centermask.mask_score.overlaps.weight, std=1.0)  # else all guesses are alike
     outputs = centermask_outputs(centermask)
     guesses = []
-    for image, found in enumerate(centermask.decode(outputs, SIZE, 0.3, 0.6)):
+    for image, found in enumerate(centermask.decode(outputs, SIZE, Options(0.3, 0.6))):
         assert len(found.labels) > 10
         for box, score, label, mask, mask_score in zip(*found, strict=True):
             level = int(adaptive_levels(box[None], SIZE))

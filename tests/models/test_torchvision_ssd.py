@@ -9,6 +9,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_convert, box_iou
 
 from vovnet.boxes.anchors import prior_boxes
+from vovnet.detect.options import Options
 from vovnet.losses import Target, means
 from vovnet.losses.multibox import MultiBoxLoss
 from vovnet.models.detector import PriorDecoder
@@ -95,7 +96,7 @@ def test_detections(theirs, seed):
     expected = theirs.postprocess_detections(
         {"cls_logits": logits, "bbox_regression": offsets}, [CORNERS], [SIZE]
     )[0]
-    found = PriorDecoder(PRIORS)(PriorOutput(logits, offsets), SIZE, 0.3, 0.45)[0]
+    found = PriorDecoder(PRIORS)(PriorOutput(logits, offsets), SIZE, Options(0.3, 0.45))[0]
     assert 50 < len(found.boxes) < 300
     torch.testing.assert_close(found.scores, expected["scores"])
     torch.testing.assert_close(found.boxes, expected["boxes"], rtol=1e-5, atol=1e-3)

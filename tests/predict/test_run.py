@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vovnet.data.images import open_image
 from vovnet.data.record import Record
 from vovnet.errors import VovnetError
 from vovnet.evaluate.run import detect_records
+from vovnet.images import open_image
 from vovnet.models.weights import load_detector
 from vovnet.predict import Row, predict_files
 from vovnet.predict.run import _AHEAD

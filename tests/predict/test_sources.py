@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vovnet.data.images import load_image
 from vovnet.errors import ImageError, UnknownNameError, VovnetError
+from vovnet.images import load_image
 from vovnet.predict import expand_sources, find_sources
 
 

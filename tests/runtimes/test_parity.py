@@ -15,7 +15,7 @@ from vovnet.models.detector import Detector
 from vovnet.runtimes import RUNTIMES, open_onnx, open_runtime, write_onnx
 
 # Name -> number of classes and image size.
-# Those of SSD's kind at the size they are made for: below, their last pools have less than a window.
+# Those of SSD's kind at the size they are made for: below, a last pool has less than a window.
 NETWORKS = {
     "vovnet27_slim": (0, (65, 67)),  # odd: rows that do not fill a vector register
     "ese_vovnet19b_slim_dw": (0, (64, 64)),

@@ -94,7 +94,7 @@ def test_a_step_goes_as_far_as_the_rate_says():
 def with_gradients(images: Batch) -> nn.Module:
     """The same detector after a plain pass back."""
     detector = stepper().detector
-    outputs = detector(detector.input_spec.normalize(images.pixels))
+    outputs = detector(detector.normalize(images.pixels))
     sum(detector.loss(outputs, images.targets, (64, 64)).values()).backward()
     return detector
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from vovnet.detect.options import MAX_DET, Options
+
 # Coordinates beyond this many pixels do not come from an image; see `suppress`.
 _FAR = 1e6
 
@@ -58,17 +60,23 @@ def best_pairs(rows: Tensor, scores: Tensor, conf: float, most: int = 1000) -> P
 
 
 def suppress(
-    boxes: Tensor, pairs: Pairs, iou: float, most: int = 300
+    boxes: Tensor, pairs: Pairs, how: Options, most: int = MAX_DET
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-class non-maximum suppression at overlap `iou` of K boxes (xyxy), one a pair.
+    """Non-maximum suppression of K boxes (xyxy), one a pair, within each class or among all.
 
-    Returns boxes, scores and labels, best first, at most `most` of them and every box finite.
+    Returns boxes, scores and labels of the wanted classes, best first, at most `how.max_det` of
+    them, else `most`, and every box finite.
     """
+    if how.classes is not None:
+        wanted = torch.isin(pairs.labels, pairs.labels.new_tensor(how.classes))
+        boxes, pairs = boxes[wanted], Pairs(*(part[wanted] for part in pairs))
     # Classes are kept apart by shifting each past all others, in one run of the suppression.
     # In float64 the shifted boxes keep every digit; torchvision's batched_nms rounds them, and
     # loses them beside a box that is far outside the image or has negative coordinates.
-    apart = boxes.double().clamp_(-_FAR, _FAR).add_(pairs.labels[:, None], alpha=3 * _FAR)
-    keep = nms(apart, pairs.scores.double(), iou)
+    apart = boxes.double().clamp_(-_FAR, _FAR)
+    if not how.agnostic:
+        apart.add_(pairs.labels[:, None], alpha=3 * _FAR)
+    keep = nms(apart, pairs.scores.double(), how.iou)
     # A NaN overlaps nothing, and an infinite side too much to count: they suppressed no other.
-    keep = keep[boxes[keep].isfinite().all(1)][:most]
+    keep = keep[boxes[keep].isfinite().all(1)][: how.max_det or most]
     return boxes[keep], pairs.scores[keep], pairs.labels[keep]

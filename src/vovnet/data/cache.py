@@ -16,12 +16,12 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from vovnet.data.images import open_image
 from vovnet.data.masks import record_masks
 from vovnet.data.record import Record, trained
 from vovnet.data.sample import Sample
 from vovnet.errors import DataError, ImageError, VovnetError
 from vovnet.files import open_atomically, write_atomically
+from vovnet.images import open_image
 
 _CHUNK = 64  # images decoded between two looks at the budget, or written to disk together
 

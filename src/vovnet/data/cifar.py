@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vovnet.data.text import one_line, read_bytes
 from vovnet.errors import DataError
+from vovnet.text import one_line, read_bytes
 
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILES = ("test_batch",)

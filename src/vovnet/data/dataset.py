@@ -8,13 +8,13 @@ from typing import Any
 from vovnet.data.finding import Action, Finding
 from vovnet.data.formats.coco import is_number, picture_places
 from vovnet.data.frame import Box, Frame, Size, find_frame, turn_box
-from vovnet.data.images import MAX_PIXELS, image_header
 from vovnet.data.mask_code import usable_mask
 from vovnet.data.placing import Placed, place_box, shown, written_as_corners
 from vovnet.data.raw import RawBox, RawImage, RawSet
 from vovnet.data.record import Dataset, Record, make_record
-from vovnet.data.text import one_line
 from vovnet.errors import DataError, ImageError
+from vovnet.images import MAX_PIXELS, image_header
+from vovnet.text import one_line
 
 _OUTSIDE = ("VD204", "VD205")
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
 
-from vovnet.data.images import IMAGE_SUFFIXES
-from vovnet.data.text import one_line
 from vovnet.errors import DataError
+from vovnet.images import IMAGE_SUFFIXES
+from vovnet.text import one_line
 
 _LONGEST, _DEEPEST = 4096, 64  # characters and folders of a name
 _SUSPICIOUS = re.compile(r"[\0:\\]|\.\.|^/")

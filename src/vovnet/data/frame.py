@@ -3,24 +3,13 @@
 import math
 from typing import NamedTuple
 
+from vovnet.images import ImageHeader, Size
+
 _SMALLEST_SIDE = 1e-3
 # Boxes rescaled and rounded by a tool end a fraction of a pixel outside; that is no fault.
 _ROUNDING = 0.25
 
 Box = tuple[float, float, float, float]
-Size = tuple[int, int]
-
-
-class ImageHeader(NamedTuple):
-    """What a file says before its pixels; sizes are (height, width)."""
-
-    size: Size  # as displayed
-    orientation: int  # EXIF's, 1 (upright) to 8: what turns the stored pixels into the picture
-
-    @property
-    def stored(self) -> Size:
-        """The size before `orientation` is applied."""
-        return self.size[::-1] if self.orientation >= 5 else self.size
 
 
 class Frame(NamedTuple):

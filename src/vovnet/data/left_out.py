@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from vovnet.data.images import is_picture
+from vovnet.images import is_picture
 
 _TYPES = mimetypes.MimeTypes()  # Python's own table: the same kinds on every machine
 for _type, _suffixes in {

@@ -8,8 +8,8 @@ import numpy as np
 
 from vovnet.data.finding import Finding
 from vovnet.data.record import Dataset, Record
-from vovnet.data.text import one_line
 from vovnet.errors import DataError
+from vovnet.text import one_line
 
 # PASCAL's words and COCO's for the same things.
 _PAIRS = (

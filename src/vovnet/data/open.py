@@ -11,8 +11,8 @@ from vovnet.data.dataset import build_dataset
 from vovnet.data.formats import Source, find_source, read_source
 from vovnet.data.names import with_names
 from vovnet.data.record import Dataset
-from vovnet.data.text import one_line
 from vovnet.errors import DataError
+from vovnet.text import one_line
 
 _TRAIN = ("train", "trainval", "all")
 _VAL = ("val", "test", "all")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vovnet.data.finding import Finding
 from vovnet.data.record import Dataset
-from vovnet.data.text import one_line
+from vovnet.text import one_line
 
 
 def shared_images(learned: Dataset, judged: Dataset) -> tuple[Finding, ...]:

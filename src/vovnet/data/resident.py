@@ -19,7 +19,6 @@ from torch.utils.data import Dataset as TorchDataset
 from vovnet.data.cache import Decoded, decoded_chunks, raw_sample, shrunk
 from vovnet.data.compose import Augment, Composition, Picture, compose
 from vovnet.data.draws import Draw, EpochBatches
-from vovnet.data.images import image_size
 from vovnet.data.loader import Batch, TrainLoader, TrainSamples, start_loader, workers_fork
 from vovnet.data.record import Dataset
 from vovnet.data.sample import Sample
@@ -27,6 +26,7 @@ from vovnet.data.ssd import turn_hues
 from vovnet.data.zoom import LUMA, ZoomAugment
 from vovnet.device import free_memory
 from vovnet.errors import VovnetError
+from vovnet.images import image_size
 from vovnet.losses import Target
 
 Item = TypeVar("Item")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from vovnet.data.text import one_line, read_text
 from vovnet.errors import DataError
+from vovnet.text import one_line, read_text
 
 MAX_YAML_BYTES = 1_000_000
 _MAX_NODES = 1_000_000  # with every alias written out

@@ -8,10 +8,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 
-from vovnet.data.images import open_image
 from vovnet.data.record import Dataset, Record
+from vovnet.detect.pictures import Picture
 from vovnet.detections import Detections
 from vovnet.distributed import (
     broadcast_object,
@@ -25,6 +24,7 @@ from vovnet.distributed import (
 from vovnet.errors import DataError
 from vovnet.evaluate.coco import coco_ap, coco_ap_of_rows, coco_rows
 from vovnet.evaluate.voc import voc_ap
+from vovnet.images import open_image
 from vovnet.models.detector import Detector
 
 # Accuracy is an area over all thresholds: keep what `predict` would not show.
@@ -51,16 +51,14 @@ def detect_records(
         coming = pool.submit(_load, remaining, batch, side)
         while opened := coming.result():
             coming = pool.submit(_load, remaining, batch, side)
-            images, sizes = zip(*opened, strict=True)
-            yield from detector.detect(images, conf, iou, sizes)
+            yield from detector.detect(opened, conf, iou)
             if on_images:
-                on_images(len(images))
+                on_images(len(opened))
 
 
-def _load(
-    records: Iterable[Record], count: int, side: int
-) -> list[tuple[Image.Image, tuple[int, int]]]:
-    return [open_image(record.path, shrink_to=side) for record in itertools.islice(records, count)]
+def _load(records: Iterable[Record], count: int, side: int) -> list[Picture]:
+    chosen = itertools.islice(records, count)
+    return [Picture(*open_image(record.path, shrink_to=side)) for record in chosen]
 
 
 class _Seen(NamedTuple):

@@ -9,13 +9,11 @@ import torch
 from PIL import Image
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
-from vovnet.data.images import decode_image
+from vovnet.images import decode_image
 from vovnet.lab.latency import LEAST_CALLS, synchronise
 from vovnet.lab.row import STAGES
 from vovnet.models.detector import Detector
 from vovnet.runtimes import Runner
-
-CONF, IOU = 0.25, 0.6  # `vovnet predict`'s own
 
 
 class EndToEnd:
@@ -58,7 +56,7 @@ class EndToEnd:
         prepared = [spec.prepare(image, size) for image, size in self._images]
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in prepared]))
         self._places = [place for _, place in prepared]
-        self._input = spec.normalize(pixels.to(self._runner.device)).contiguous()
+        self._input = self._detector.normalize(pixels.to(self._runner.device)).contiguous()
 
     def _network(self) -> None:
         self._flat = self._runner(self._input)
@@ -66,9 +64,10 @@ class EndToEnd:
     @torch.inference_mode()
     def _postprocess(self) -> None:
         outputs = tree_unflatten(self._flat, self._structure)
-        found = self._detector.decode(outputs, self._detector.input_spec.size, CONF, IOU)
+        found = self._detector.decode(outputs, self._detector.input_spec.size)
         self.found = [
-            place.to_image(one.boxes.cpu()) for one, place in zip(found, self._places, strict=True)
+            place.to_image(one.boxes.cpu().numpy())
+            for one, place in zip(found, self._places, strict=True)
         ]
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from vovnet.boxes.anchors import PriorLevel, prior_boxes
+from vovnet.input_spec import InputSpec
 from vovnet.losses.multibox import MultiBoxLoss, RefineLoss
 from vovnet.losses.task_aligned import TaskAlignedLoss
 from vovnet.models import centermask, dsod, refinedet, ssd, vovdet
 from vovnet.models.detector import Detector, PointDecoder, PriorDecoder, RefineDecoder
-from vovnet.models.input_spec import InputSpec
 from vovnet.models.rcnn import RCNN
 from vovnet.models.trunks import create_backbone
 

@@ -16,6 +16,7 @@ from torchvision.ops import clip_boxes_to_image
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
 from vovnet.boxes.nms import best_pairs, likely_rows, suppress
+from vovnet.detect.options import Options
 from vovnet.losses.fcos import FCOSLoss
 from vovnet.losses.masks import mask_loss, mask_overlaps, mask_targets, masked_objects
 from vovnet.losses.regions import Regions, match_regions
@@ -29,7 +30,7 @@ from vovnet.models.mask_head import MASK, POOLED, MaskHead, of_class
 
 STRIDES = (8, 16, 32, 64, 128)
 _RANGES = ((0.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, torch.inf))
-_TRAIN_CONF, _TRAIN_IOU, _TRAIN_REGIONS = 0.05, 0.6, 100
+_TRAINING, _TRAIN_REGIONS = Options(conf=0.05, iou=0.6), 100
 _MAX_DETECTIONS = 50
 
 
@@ -155,7 +156,7 @@ class CenterMask(nn.Module):
         """Terms "class", "box", "centerness", "mask" and "mask_score"."""
         terms = self.criterion(outputs, targets, image_size)
         with torch.no_grad():
-            found = self._boxes(outputs, image_size, _TRAIN_CONF, _TRAIN_IOU, _TRAIN_REGIONS)
+            found = self._boxes(outputs, image_size, _TRAINING, _TRAIN_REGIONS)
         regions = [
             masked_objects(match_regions(f.boxes, t), t)
             for f, t in zip(found, targets, strict=True)
@@ -186,11 +187,11 @@ class CenterMask(nn.Module):
         return (guessed - overlaps).square().sum()
 
     def decode(
-        self, outputs: CenterMaskOutput, image_size: tuple[int, int], conf: float, iou: float
+        self, outputs: CenterMaskOutput, image_size: tuple[int, int], how: Options
     ) -> list[Found]:
         """Detections of every image, in input pixels; masks as probabilities on 28×28 cells, with
         `mask_scores`, the score times the mask's guessed IoU."""
-        found = self._boxes(outputs, image_size, conf, iou, _MAX_DETECTIONS)
+        found = self._boxes(outputs, image_size, how, _MAX_DETECTIONS)
         features = self._pool(outputs, [f.boxes for f in found], image_size)
         labels = torch.cat([f.labels for f in found])
         masks = of_class(self.mask_head(features).float(), labels).sigmoid()
@@ -213,11 +214,10 @@ class CenterMask(nn.Module):
         self,
         outputs: CenterMaskOutput,
         image_size: tuple[int, int],
-        conf: float,
-        iou: float,
+        how: Options,
         most: int,
     ) -> list[Found]:
-        """Boxes by FCOS: √(class · centre-ness), a class above `conf` competes."""
+        """Boxes by FCOS: √(class · centre-ness), a class above `how.conf` competes."""
         points, strides = anchor_points(*image_size, STRIDES)
         points = points.to(outputs.distances.device)
         strides = strides.to(points.device)
@@ -228,13 +228,13 @@ class CenterMask(nn.Module):
             outputs.centerness.float(),
             strict=True,
         ):
-            likely = likely_rows(logits, conf**2)  # scores are roots of products
+            likely = likely_rows(logits, how.conf**2)  # scores are roots of products
             scores = logits[likely].sigmoid() * centre[likely].sigmoid()[:, None]
-            pairs = best_pairs(likely, scores.sqrt(), conf)
+            pairs = best_pairs(likely, scores.sqrt(), how.conf)
             rows = pairs.rows
             boxes = decode_distances(distances[rows], points[rows], strides[rows])
             boxes = clip_boxes_to_image(boxes, image_size)
-            found.append(Found(*suppress(boxes, pairs, iou, most)))
+            found.append(Found(*suppress(boxes, pairs, how, most)))
         return found
 
     def _pool(

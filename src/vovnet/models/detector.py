@@ -1,23 +1,23 @@
 """A detector: a network with the values that belong to it, and the two ways to decode one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances, decode_offsets
 from vovnet.boxes.nms import best_pairs, likely_rows, suppress
-from vovnet.detections import Detections
+from vovnet.detect.found import Found as FoundArrays
+from vovnet.detect.options import CONF, IOU, Options
+from vovnet.detect.run import Pictures, detect
+from vovnet.input_spec import InputSpec
 from vovnet.losses.target import Target
 from vovnet.losses.term import Term, means
-from vovnet.models.input_spec import InputSpec, Placement
-from vovnet.models.mask_head import paste_masks
 
 
 class Found(NamedTuple):
@@ -33,10 +33,15 @@ class Found(NamedTuple):
     masks: Tensor | None = None
     mask_scores: Tensor | None = None
 
+    def arrays(self) -> FoundArrays:
+        """The same on the host, as NumPy arrays."""
+        parts = (None if part is None else part.cpu().numpy() for part in self)
+        return FoundArrays(*parts)  # pyrefly: ignore[bad-argument-type]
+
 
 Criterion = Callable[[Any, Sequence[Target], tuple[int, int]], dict[str, Term]]
-# (outputs, (height, width) of the input, score threshold, NMS overlap) -> one Found per image
-Decoder = Callable[[Any, tuple[int, int], float, float], list[Found]]
+# (outputs, (height, width) of the input, what is wanted) -> one Found per image
+Decoder = Callable[[Any, tuple[int, int], Options], list[Found]]
 
 
 class Detector(nn.Module):
@@ -46,6 +51,8 @@ class Detector(nn.Module):
     tuple of tensors out. `terms` and `decode` read that tuple, by the criterion and the decoder
     given; without them by the network's own methods, for a second stage has weights too.
     """
+
+    runtime, precision = "eager", "fp32"
 
     def __init__(
         self,
@@ -86,11 +93,11 @@ class Detector(nn.Module):
         return means(self.terms(outputs, targets, image_size))
 
     def decode(
-        self, outputs: Any, image_size: tuple[int, int], conf: float = 0.25, iou: float = 0.6
+        self, outputs: Any, image_size: tuple[int, int], how: Options | None = None
     ) -> list[Found]:
-        """Detections of every image, in input pixels, scores above `conf`, after NMS at `iou`."""
+        """Detections of every image, in input pixels."""
         decoder: Any = self.decoder or self.network.decode
-        return decoder(outputs, image_size, conf, iou)
+        return decoder(outputs, image_size, how or Options())
 
     def around(self, network: nn.Module) -> "Detector":
         """The same detector around another network of the same build."""
@@ -104,59 +111,42 @@ class Detector(nn.Module):
             masks=self.masks,
         )
 
-    @torch.inference_mode()
-    def detect(
-        self,
-        images: Sequence[Image.Image],
-        conf: float = 0.25,
-        iou: float = 0.6,
-        whole_sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> list[Detections]:
-        """Detections of RGB images of any sizes, in pixels of each, run as one batch.
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """uint8 N×H×W×3 to float32 N×3×H×W, channels-last in memory, normalised."""
+        mean = torch.tensor(self.input_spec.mean, device=pixels.device)
+        std = torch.tensor(self.input_spec.std, device=pixels.device)
+        return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
 
-        Images are seen, and boxes given, as EXIF says that they are displayed. `whole_sizes` gives
-        the (height, width), as displayed, of images that were decoded smaller than they are; boxes
-        are in pixels of the whole. Raises ValueError in training mode, whose batch
-        statistics would be changed and would give other results.
+    @torch.inference_mode()
+    def find(self, pixels: np.ndarray, how: Options) -> list[FoundArrays]:
+        """What is found in inputs N×H×W×3 uint8, in their pixels.
+
+        Raises ValueError in training mode, whose batch statistics would be changed and would give
+        other results.
         """
         if self.training:
             raise ValueError("call .eval() before detect()")
-        if not images:
-            return []
-        sizes = whole_sizes or [None] * len(images)
-        prepared = [
-            self.input_spec.prepare(image, size) for image, size in zip(images, sizes, strict=True)
-        ]
-        pixels = torch.from_numpy(np.stack([pixels for pixels, _ in prepared]))
         device = next(self.network.parameters()).device
-        outputs = self.network(self.input_spec.normalize(pixels.to(device)))
-        found = self.decode(outputs, self.input_spec.size, conf, iou)
-        return [
-            _in_image(one, place, self.names)
-            for one, (_, place) in zip(found, prepared, strict=True)
-        ]
+        outputs = self.network(self.normalize(torch.from_numpy(pixels).to(device)))
+        return [found.arrays() for found in self.decode(outputs, self.input_spec.size, how)]
 
+    def detect(
+        self,
+        images: Pictures,
+        conf: float = CONF,
+        iou: float = IOU,
+        *,
+        max_det: int | None = None,
+        classes: Iterable[str | int] | None = None,
+        agnostic: bool = False,
+        bgr: bool = False,
+    ) -> Any:
+        """`Detections` of a picture, or a list of them for several; see `vovnet.detect.run.detect`.
 
-def _in_image(found: Found, place: Placement, names: tuple[str, ...]) -> Detections:
-    """What was found in an input, in pixels of its image; nothing that lies wholly outside it."""
-    size = (place.height, place.width)
-    boxes = place.to_image(found.boxes.cpu())
-    there = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    masks = None
-    if found.masks is not None:
-        # Not the clipped boxes: a mask fills the whole of its box.
-        whole = place.to_image(found.boxes.cpu()[there], clip=False)
-        masks = paste_masks(found.masks.cpu()[there], whole, size).numpy()
-    scores = found.mask_scores
-    return Detections(
-        boxes[there].numpy(),
-        found.scores.cpu()[there].numpy(),
-        found.labels.cpu()[there].numpy(),
-        names=names,
-        masks=masks,
-        mask_scores=None if scores is None else scores.cpu()[there].numpy(),
-        image_size=size,
-    )
+        Raises ValueError in training mode.
+        """
+        options: dict[str, Any] = {"max_det": max_det, "classes": classes, "agnostic": agnostic}
+        return detect(self, images, conf, iou, bgr=bgr, **options)
 
 
 @dataclass(frozen=True)
@@ -165,20 +155,24 @@ class PointDecoder:
 
     strides: tuple[int, ...]
 
-    def __call__(
-        self, outputs: Any, image_size: tuple[int, int], conf: float, iou: float
-    ) -> list[Found]:
+    def __call__(self, outputs: Any, image_size: tuple[int, int], how: Options) -> list[Found]:
         """One `Found` per image; `image_size` is the (height, width) of the input."""
         device = outputs.class_logits.device
         points, strides = (x.to(device) for x in anchor_points(*image_size, self.strides))
         found = []
         for logits, distances in zip(outputs.class_logits, outputs.distances, strict=True):
-            likely = likely_rows(logits, conf)
-            pairs = best_pairs(likely, logits[likely].float().sigmoid(), conf)
+            likely = likely_rows(logits, how.conf)
+            pairs = best_pairs(likely, logits[likely].float().sigmoid(), how.conf)
             rows = pairs.rows
             boxes = decode_distances(distances[rows].float(), points[rows], strides[rows])
-            found.append(Found(*suppress(boxes, pairs, iou)))
+            found.append(Found(*suppress(boxes, pairs, how)))
         return found
+
+    def dense(self, outputs: Any, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """All boxes N×A×4 (xyxy in input pixels) and their scores N×A×C, nothing left out."""
+        points, strides = anchor_points(*image_size, self.strides)
+        boxes = decode_distances(outputs.distances, points, strides)
+        return boxes, outputs.class_logits.sigmoid()
 
 
 @dataclass(frozen=True)
@@ -188,19 +182,22 @@ class PriorDecoder:
     priors: Tensor
     variances: tuple[float, float] = (0.1, 0.2)
 
-    def __call__(
-        self, outputs: Any, image_size: tuple[int, int], conf: float, iou: float
-    ) -> list[Found]:
+    def __call__(self, outputs: Any, image_size: tuple[int, int], how: Options) -> list[Found]:
         """One `Found` per image; `image_size` is the priors' own."""
         priors = self.priors.to(outputs.offsets.device)
         found = []
         for logits, offsets in zip(outputs.class_logits, outputs.offsets, strict=True):
-            likely = likely_rows(logits[:, 1:], conf, background=logits[:, 0])
-            pairs = best_pairs(likely, logits[likely].float().softmax(1)[:, 1:], conf)
+            likely = likely_rows(logits[:, 1:], how.conf, background=logits[:, 0])
+            pairs = best_pairs(likely, logits[likely].float().softmax(1)[:, 1:], how.conf)
             rows = pairs.rows
             boxes = decode_offsets(offsets[rows].float(), priors[rows], self.variances)
-            found.append(Found(*suppress(boxes, pairs, iou)))
+            found.append(Found(*suppress(boxes, pairs, how)))
         return found
+
+    def dense(self, outputs: Any, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """As `PointDecoder.dense`."""
+        boxes = decode_offsets(outputs.offsets, self.priors, self.variances)
+        return boxes, outputs.class_logits.softmax(2)[..., 1:]
 
 
 @dataclass(frozen=True)
@@ -212,23 +209,32 @@ class RefineDecoder:
     variances: tuple[float, float] = (0.1, 0.2)
     min_objectness: float = 0.01
 
-    def __call__(
-        self, outputs: Any, image_size: tuple[int, int], conf: float, iou: float
-    ) -> list[Found]:
+    def __call__(self, outputs: Any, image_size: tuple[int, int], how: Options) -> list[Found]:
         """One `Found` per image; `image_size` is the anchors' own."""
         anchors = self.anchors.to(outputs.offsets.device)
         found = []
         for arm_logits, arm_offsets, logits, offsets in zip(*outputs, strict=True):
-            likely = likely_rows(logits[:, 1:], conf, background=logits[:, 0])
+            likely = likely_rows(logits[:, 1:], how.conf, background=logits[:, 0])
             objectness = arm_logits[likely].float().softmax(1)[:, 1]
             likely = likely[objectness >= self.min_objectness]
-            pairs = best_pairs(likely, logits[likely].float().softmax(1)[:, 1:], conf)
+            pairs = best_pairs(likely, logits[likely].float().softmax(1)[:, 1:], how.conf)
             rows = pairs.rows
             refined = decode_offsets(arm_offsets[rows].float(), anchors[rows], self.variances)
             refined = box_convert(refined, "xyxy", "cxcywh")
             boxes = decode_offsets(offsets[rows].float(), refined, self.variances)
-            found.append(Found(*suppress(boxes, pairs, iou, most=500)))
+            found.append(Found(*suppress(boxes, pairs, how, most=500)))
         return found
+
+    def dense(self, outputs: Any, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """As `PointDecoder.dense`; what the first step is sure is background scores nothing."""
+        refined = decode_offsets(outputs.arm_offsets, self.anchors, self.variances)
+        refined = torch.cat(  # box_convert has no place in exported graphs
+            [(refined[..., :2] + refined[..., 2:]) / 2, refined[..., 2:] - refined[..., :2]], -1
+        )
+        boxes = decode_offsets(outputs.offsets, refined, self.variances)
+        objectness = outputs.arm_logits.softmax(2)[..., 1:]
+        likely = (objectness >= self.min_objectness).to(boxes.dtype)
+        return boxes, outputs.class_logits.softmax(2)[..., 1:] * likely
 
 
 class WholePass(nn.Module):

@@ -1,4 +1,4 @@
-"""The head that draws masks (Mask R-CNN, CenterMask), and masks on their way into the image."""
+"""The head that draws masks (Mask R-CNN, CenterMask)."""
 
 from functools import partial
 
@@ -46,26 +46,3 @@ class MaskHead(nn.Module):
 def of_class(masks: Tensor, labels: Tensor) -> Tensor:
     """The mask of each region's own class: R×S×S from R×C×S×S and R labels."""
     return masks[torch.arange(len(labels), device=labels.device), labels]
-
-
-def paste_masks(
-    masks: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float = 0.5
-) -> Tensor:
-    """Masks K×S×S of probabilities, each filling its box, as K×H×W bool of the whole image.
-
-    `boxes` is K×4 xyxy in pixels of the image. Every pixel centre in the box takes the bilinear
-    value between the mask's cell centres (as detectron2, arXiv 1703.06870 appendix).
-    """
-    height, width = image_size
-    whole = torch.zeros((len(masks), height, width), dtype=torch.bool, device=masks.device)
-    for canvas, mask, (x1, y1, x2, y2) in zip(whole, masks, boxes.tolist(), strict=True):
-        left, right = max(0, int(x1)), min(width, int(x2) + 1)
-        top, bottom = max(0, int(y1)), min(height, int(y2) + 1)
-        if x2 <= x1 or y2 <= y1 or left >= right or top >= bottom:
-            continue
-        x = (torch.arange(left, right, device=masks.device) + 0.5 - x1) / (x2 - x1) * 2 - 1
-        y = (torch.arange(top, bottom, device=masks.device) + 0.5 - y1) / (y2 - y1) * 2 - 1
-        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)[None]
-        seen = nn.functional.grid_sample(mask[None, None], grid, align_corners=False)
-        canvas[top:bottom, left:right] = seen[0, 0] >= threshold
-    return whole

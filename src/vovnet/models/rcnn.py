@@ -19,6 +19,7 @@ from torchvision.ops import batched_nms, box_convert, clip_boxes_to_image
 from vovnet.boxes.anchors import pyramid_anchors
 from vovnet.boxes.coding import decode_offsets
 from vovnet.boxes.nms import best_pairs, suppress
+from vovnet.detect.options import Options
 from vovnet.losses.masks import mask_loss, mask_targets, masked_objects
 from vovnet.losses.regions import (
     ANCHOR_VARIANCES,
@@ -144,9 +145,7 @@ class RCNN(nn.Module):
             terms["mask"] = mask_loss(of_class(masks, labels), torch.cat(seen), count)
         return terms
 
-    def decode(
-        self, outputs: RCNNOutput, image_size: tuple[int, int], conf: float, iou: float
-    ) -> list[Found]:
+    def decode(self, outputs: RCNNOutput, image_size: tuple[int, int], how: Options) -> list[Found]:
         """Detections of every image, in input pixels; masks as probabilities on 28×28 cells."""
         proposals = self._propose(outputs, image_size, _MIN_OBJECTNESS)
         logits, deltas = self.box_head(self._pool(outputs, proposals, _BOX_CELLS))
@@ -156,11 +155,11 @@ class RCNN(nn.Module):
             proposals, logits.softmax(1)[:, 1:].split(counts), deltas.split(counts), strict=True
         ):
             every = torch.arange(len(boxes), device=boxes.device)
-            pairs = best_pairs(every, scores, conf)
+            pairs = best_pairs(every, scores, how.conf)
             centred = box_convert(boxes[pairs.rows], "xyxy", "cxcywh")
             moved = decode_offsets(offsets[pairs.rows, pairs.labels], centred, REGION_VARIANCES)
             moved = clip_boxes_to_image(moved, image_size)
-            found.append(Found(*suppress(moved, pairs, iou, _MAX_DETECTIONS)))
+            found.append(Found(*suppress(moved, pairs, how, _MAX_DETECTIONS)))
         return found if self.mask_head is None else self._draw(outputs, found, self.mask_head)
 
     def second_stage(self, count: int, like: Tensor) -> tuple[Tensor, ...]:

@@ -17,9 +17,9 @@ from torch import Tensor
 from vovnet.device import usable_device
 from vovnet.errors import UnknownNameError, VovnetError, WeightsError
 from vovnet.files import write_atomically
+from vovnet.input_spec import InputSpec
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
-from vovnet.models.input_spec import InputSpec
 from vovnet.models.layers import fuse_norms
 from vovnet.models.misfit import misfit, not_finite
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vovnet.detections import Detections
-from vovnet.orientation import upright
+from vovnet.images.orientation import upright
 
 
 def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:

@@ -7,25 +7,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
-from vovnet.data.images import open_image
+from vovnet.detect.pictures import Picture
+from vovnet.detect.run import AnyDetector
 from vovnet.detections import Detections
 from vovnet.errors import VovnetError
 from vovnet.files import refuse_replacing, write_atomically
-from vovnet.models.detector import Detector
+from vovnet.images import open_image
 from vovnet.predict.draw import draw_detections
 
 _AHEAD = 2  # images decoded before their turn
 
 
 class _Opened(NamedTuple):
-    """A picture as the network sees it, its (height, width) when whole, and the one to draw on."""
+    """A picture as the network sees it, and the one to draw on."""
 
-    seen: Image.Image
-    size: tuple[int, int]
+    seen: Picture
     whole: Image.Image
 
 
@@ -57,19 +57,19 @@ class Row(NamedTuple):
 
 
 def predict_files(
-    detector: Detector,
+    detector: AnyDetector,
     paths: Iterable[Path],
     *,
-    conf: float = 0.25,
-    iou: float = 0.6,
     out: Path | None = None,
     overwrite: bool = False,
+    **options: Any,
 ) -> Iterator[Row]:
     """Yield a `Row` per file, in order, holding only a few images at a time.
 
     Files are decoded ahead of the network, JPEGs as small as its input allows, so that an image
     gives one answer, here and in `evaluate`, drawn or not. With `out`, annotated PNG pictures go
-    there; files of the same name from different folders get a number.
+    there; files of the same name from different folders get a number. `options` are those of
+    `detect`: conf, iou, max_det, classes and agnostic.
 
     Raises `VovnetError` before anything is done if a picture in `out` would be replaced, by
     `overwrite` only if it is one of `paths`.
@@ -80,12 +80,12 @@ def predict_files(
         drawn = targets = _names_in(out, paths)
         refuse_replacing(f"--out {out}", targets, paths, overwrite=overwrite)
     side = max(detector.input_spec.size)
-    load = partial(_load, side=side, whole=out is not None)
+    load = partial(_load, side=side, draw=out is not None)
     for (path, opened), target in zip(_decoded_ahead(paths, load), drawn, strict=False):
         if isinstance(opened, VovnetError):
             yield Row(path, None, str(opened))
             continue
-        detections = detector.detect([opened.seen], conf, iou, [opened.size])[0]
+        detections = detector.detect(opened.seen, **options)
         if target is None:
             yield Row(path, detections)
             continue
@@ -111,12 +111,11 @@ def _decoded_ahead(
             yield first, future.result()
 
 
-def _load(path: Path, *, side: int, whole: bool) -> _Opened | VovnetError:
+def _load(path: Path, *, side: int, draw: bool) -> _Opened | VovnetError:
     try:
         seen, size = open_image(path, shrink_to=side)
-        if whole and (seen.height, seen.width) != size:
-            return _Opened(seen, size, open_image(path)[0])
-        return _Opened(seen, size, seen)
+        whole = draw and (seen.height, seen.width) != size
+        return _Opened(Picture(seen, size, path), open_image(path)[0] if whole else seen)
     except VovnetError as error:
         return error
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from vovnet.data.images import is_picture
 from vovnet.data.left_out import LeftOut, count_left_out
 from vovnet.errors import ImageError, MissingExtraError, UnknownNameError, VovnetError
+from vovnet.images import is_picture
 
 _SKIMAGE = "skimage:"
 

@@ -85,8 +85,8 @@ def open_aoti(network: nn.Module, example: Tensor, settings: Settings) -> Runner
 
 
 def _transposes(graph: torch.fx.Graph) -> bool:
-    """Whether a graph has transposed convolutions. AOTInductor's freezing scales the inputs of their
-    weights by the batch norm that follows, instead of the outputs (torch 2.14)."""
+    """Whether a graph has transposed convolutions. AOTInductor's freezing scales the inputs of
+    their weights by the batch norm that follows, instead of the outputs (torch 2.14)."""
     return any("conv_transpose" in str(node.target) for node in graph.nodes)
 
 

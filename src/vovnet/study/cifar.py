@@ -22,11 +22,11 @@ from vovnet.data.loader import Batch
 from vovnet.device import keep_freed_memory, usable_device
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.files import write_atomically
+from vovnet.input_spec import InputSpec
 from vovnet.losses import Target, Term
 from vovnet.models import create_model
 from vovnet.models.cifar import SPECS
 from vovnet.models.detector import Detector
-from vovnet.models.input_spec import InputSpec
 from vovnet.models.weights import save_tensors
 from vovnet.streams import stream
 from vovnet.train.checkpoint import Learned, Progress, begin, load_state, save_state
@@ -170,13 +170,13 @@ def _train_epoch(
 @torch.inference_mode()
 def accuracy(stepper: Stepper, test: Cifar) -> float:
     """Share of the test images that the averaged network puts in their class."""
-    network, spec = stepper.learned.average.network, stepper.detector.input_spec
+    network, detector = stepper.learned.average.network, stepper.detector
     right = 0
     for start in range(0, len(test.labels), _TEST_BATCH):
         part = slice(start, start + _TEST_BATCH)
         pixels = torch.from_numpy(test.images[part]).to(stepper.device)
         labels = torch.from_numpy(test.labels[part]).to(stepper.device)
-        right += int((network(spec.normalize(pixels)).argmax(1) == labels).sum())
+        right += int((network(detector.normalize(pixels)).argmax(1) == labels).sum())
     return right / len(test.labels)
 
 

@@ -11,7 +11,7 @@ from vovnet.data.placing import View
 from vovnet.data.record import Dataset
 from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import DataError
-from vovnet.models.input_spec import InputSpec
+from vovnet.input_spec import InputSpec
 from vovnet.train.recipe import NO_VALIDATION, Recipe
 
 

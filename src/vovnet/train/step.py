@@ -66,7 +66,7 @@ class Stepper:
     def _forward_and_back(self, part: Batch, loss: StepLoss) -> None:
         detector = self.detector
         pixels, targets = part.to(self.device)
-        images = detector.input_spec.normalize(pixels)
+        images = detector.normalize(pixels)
         dtype = AUTOCAST.get(self.recipe.amp)
         with self._without_sync(loss.parts):
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):

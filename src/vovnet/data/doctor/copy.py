@@ -12,8 +12,8 @@ from vovnet.data.doctor.image_checks import Pictured
 from vovnet.data.doctor.mend import Kept, mend_image
 from vovnet.data.doctor.write import write_coco, write_voc, write_yolo
 from vovnet.data.finding import Finding
-from vovnet.data.text import one_line
 from vovnet.errors import DataError
+from vovnet.text import one_line
 
 _WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
 # What is said where the kind's own words leave two ways open.

@@ -15,8 +15,8 @@ from vovnet.data.formats.yolo import find_yaml, folder_splits
 from vovnet.data.open import choose_split
 from vovnet.data.placing import Placed, View, written_as_corners
 from vovnet.data.raw import RawSet, read_as_corners, read_without_points
-from vovnet.data.text import one_line
 from vovnet.errors import DataError
+from vovnet.text import one_line
 
 PIXELS_UP_TO = 20_000
 """Images of a set whose pixels are read without being asked to: about a minute's work."""

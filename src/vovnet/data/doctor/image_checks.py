@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from vovnet.data.doctor.probe import Facts
 from vovnet.data.frame import Frame, Size, find_frame
-from vovnet.data.images import FORMATS
 from vovnet.data.raw import RawImage
+from vovnet.images import FORMATS
 
 _LEAST_SIDE = 16
 _MOST_OBJECTS = 300

@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from vovnet.data.frame import ImageHeader
-from vovnet.data.images import MAX_PIXELS, header_of, opened
-from vovnet.data.pixels import depth_note, to_rgb
-from vovnet.data.text import one_line
 from vovnet.errors import ImageError
+from vovnet.images import MAX_PIXELS, header_of, opened
+from vovnet.images.pixels import depth_note, to_rgb
 from vovnet.limits import usable_cores
+from vovnet.text import one_line
 
 Track = Callable[[Iterable["Facts"], int], Iterable["Facts"]]  # (facts, how many), passed on
 

@@ -10,7 +10,7 @@ import numpy as np
 from vovnet.data.doctor.probe import Facts
 from vovnet.data.finding import Finding
 from vovnet.data.raw import RawImage, RawSet, judges, trains
-from vovnet.data.text import one_line
+from vovnet.text import one_line
 
 _FEW_IMAGES, _FEW_OF_SET = 4, 0.02
 _FEW_BOXES = 5

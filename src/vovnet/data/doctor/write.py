@@ -15,10 +15,10 @@ from vovnet.data.doctor.mend import Kept, Mended
 from vovnet.data.formats.coco import coco_files, is_number, load_coco
 from vovnet.data.formats.voc import parse_xml
 from vovnet.data.frame import Size
-from vovnet.data.images import load_image, opened
 from vovnet.data.mask_code import mask_shape
 from vovnet.data.raw import RawSet, to_written
-from vovnet.data.text import read_text
+from vovnet.images import load_image, opened
+from vovnet.text import read_text
 
 _QUALITY = 95  # of a JPEG that must be written anew
 _YAML_SPLITS = ("train", "val", "valid", "validation", "test")

@@ -9,8 +9,8 @@ from vovnet.data.formats.coco import coco_files, read_coco
 from vovnet.data.formats.voc import flat_splits, pascal_splits, read_voc
 from vovnet.data.formats.yolo import find_yaml, read_yolo, yolo_splits
 from vovnet.data.raw import Layout, RawSet
-from vovnet.data.text import one_line
 from vovnet.errors import DataError
+from vovnet.text import one_line
 
 _LAYOUTS = (
     "VOC (Annotations/, ImageSets/Main/, JPEGImages/, or XML files beside their pictures), COCO "

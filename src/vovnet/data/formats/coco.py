@@ -11,10 +11,10 @@ from typing import Any, TypeGuard
 
 from vovnet.data.finding import Action, Finding
 from vovnet.data.folder import Folder, below, walk_files
-from vovnet.data.images import IMAGE_SUFFIXES
 from vovnet.data.raw import RawBox, RawImage, RawSet, numbers
-from vovnet.data.text import one_line, read_text, short
 from vovnet.errors import DataError
+from vovnet.images import IMAGE_SUFFIXES
+from vovnet.text import one_line, read_text, short
 
 _MAX_JSON_BYTES = 4_000_000_000
 _NAMES = ("instances_*", "instances")

@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 from vovnet.data.finding import Action, Finding
 from vovnet.data.folder import Folder, below, leaves, walk_files
 from vovnet.data.frame import Size
-from vovnet.data.images import IMAGE_SUFFIXES
 from vovnet.data.raw import RawBox, RawImage, RawSet, numbers, split_rank
-from vovnet.data.text import one_line, read_bytes, read_text
 from vovnet.errors import DataError
+from vovnet.images import IMAGE_SUFFIXES
+from vovnet.text import one_line, read_bytes, read_text
 
 VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

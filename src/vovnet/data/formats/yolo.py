@@ -16,11 +16,11 @@ from typing import Any
 from vovnet.data.finding import Action, Finding
 from vovnet.data.folder import Folder, below, walk_files
 from vovnet.data.formats.yolo_lines import hold_key_points, read_line
-from vovnet.data.images import IMAGE_SUFFIXES
 from vovnet.data.raw import RawBox, RawImage, RawSet
-from vovnet.data.text import one_line, read_text, short
 from vovnet.data.yaml_file import read_yaml
 from vovnet.errors import DataError
+from vovnet.images import IMAGE_SUFFIXES
+from vovnet.text import one_line, read_text, short
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from vovnet.data.raw import numbers
-from vovnet.data.text import one_line
+from vovnet.text import one_line
 
 Fault = tuple[str, str]  # the kind's id, and what is wrong
 _SHARES = 1.5  # more is no fraction of the image, not even of an object that leaves it

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vovnet.data.images import load_image, open_image, opened
-from vovnet.data.pixels import depth_note
 from vovnet.errors import ImageError
+from vovnet.images import load_image, open_image, opened
+from vovnet.images.pixels import depth_note
 
 # Upper bytes by hand: 257 = 1·256 + 1, 33023 = 128·256 + 255, 4095 = 15·256 + 255.
 WIDE = np.array(

@@ -5,12 +5,10 @@ from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from vovnet.errors import VovnetError
-from vovnet.orientation import upright
+from vovnet.images.orientation import upright
 
 _LARGEST = 8192  # pixels; more is a mistake, or a file that means harm
 
@@ -25,13 +23,13 @@ class Placement(NamedTuple):
     height: int  # of the original image
     width: int
 
-    def to_image(self, boxes: Tensor, *, clip: bool = True) -> Tensor:
+    def to_image(self, boxes: np.ndarray, *, clip: bool = True) -> np.ndarray:
         """Boxes N×4 xyxy from input pixels to pixels of the original image, clipped to it."""
-        offset = boxes.new_tensor([self.offset_x, self.offset_y] * 2)
-        scale = boxes.new_tensor([self.scale_x, self.scale_y] * 2)
-        limit = boxes.new_tensor([self.width, self.height] * 2)
+        offset = np.array([self.offset_x, self.offset_y] * 2, np.float32)
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        limit = np.array([self.width, self.height] * 2, np.float32)
         whole = (boxes - offset) / scale
-        return whole.clamp(min=0).minimum(limit) if clip else whole
+        return whole.clip(0, limit) if clip else whole
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,8 @@ class InputSpec:
         place = Placement(new_w / whole_w, new_h / whole_h, left, top, whole_h, whole_w)
         return canvas, place
 
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 N×H×W×3 to float32 N×3×H×W, channels-last in memory, normalised."""
-        mean = torch.tensor(self.mean, device=pixels.device)
-        std = torch.tensor(self.std, device=pixels.device)
-        return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
+    def normalize(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 N×H×W×3 to float32 N×3×H×W, normalised."""
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        images = (pixels - mean) / std
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))

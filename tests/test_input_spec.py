@@ -2,13 +2,12 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from vovnet.errors import VovnetError
-from vovnet.models.input_spec import InputSpec, Placement
+from vovnet.input_spec import InputSpec, Placement
 
 MEAN, STD = (123.0, 117.0, 104.0), (58.0, 57.0, 56.0)
 WARP = InputSpec((48, 64), "warp", MEAN, STD)
@@ -35,9 +34,9 @@ def test_boxes_find_their_way_back(spec, width, height, corners):
     limit = np.array([spec.size[1], spec.size[0]] * 2)
     assert (inside >= -1e-6).all()
     assert (inside <= limit + 1e-6).all()
-    back = place.to_image(torch.tensor(inside, dtype=torch.float32)[None])[0]
+    back = place.to_image(inside.astype(np.float32)[None])[0]
     # Positions are float32 in the input: an input pixel may be many in the image.
-    assert np.abs(back.numpy() - box).max() <= 1e-3 + 1e-4 * max(width, height)
+    assert np.abs(back - box).max() <= 1e-3 + 1e-4 * max(width, height)
 
 
 @given(sides, sides)
@@ -79,14 +78,14 @@ def test_the_placement_is_where_the_pixels_are(spec, width, height):
     pixels, place = spec.prepare(image)
     rows, columns = np.nonzero(pixels.min(2) > 128)
     found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    back = place.to_image(torch.tensor([found], dtype=torch.float32))[0]
+    back = place.to_image(np.array([found], np.float32))[0]
     a_pixel = max(1.0, 1 / place.scale_x, 1 / place.scale_y)
-    assert np.abs(back.numpy() - np.array(box)).max() <= a_pixel
+    assert np.abs(back - np.array(box)).max() <= a_pixel
 
 
 def test_boxes_are_clipped_to_the_image():
     _, place = LETTERBOX.prepare(plain(32, 12))  # twice as large, 12 rows above and below
-    boxes = torch.tensor([[-10.0, 0.0, 100.0, 47.0], [20.0, 22.0, 30.0, 26.0]])
+    boxes = np.array([[-10.0, 0.0, 100.0, 47.0], [20.0, 22.0, 30.0, 26.0]])
     assert place.to_image(boxes).tolist() == [[0, 0, 32, 12], [10, 5, 15, 7]]
 
 
@@ -97,17 +96,17 @@ def test_extreme_images(spec, width, height):
     assert pixels.dtype == np.uint8
     assert (pixels == (200, 10, 30)).all(2).any()
     assert min(place.scale_x, place.scale_y) > 0
-    whole = torch.tensor([[0.0, 0.0, 64.0, 48.0]])
+    whole = np.array([[0.0, 0.0, 64.0, 48.0]])
     assert place.to_image(whole)[0].tolist() == pytest.approx([0, 0, width, height], rel=1e-6)
 
 
 def test_normalize_by_hand():
     pixels = np.zeros((2, 4, 6, 3), np.uint8)
     pixels[1, 2, 3] = (255, 117, 48)
-    images = LETTERBOX.normalize(torch.from_numpy(pixels))
+    images = LETTERBOX.normalize(pixels)
     assert images.shape == (2, 3, 4, 6)
-    assert images.dtype == torch.float32
-    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.dtype == np.float32
+    assert images.flags.c_contiguous
     assert images[0, :, 0, 0].tolist() == pytest.approx([-123 / 58, -117 / 57, -104 / 56])
     assert images[1, :, 2, 3].tolist() == pytest.approx([132 / 58, 0.0, -1.0])
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vovnet.data.images import (
+from vovnet.errors import ImageError
+from vovnet.images import (
     FORMATS,
     IMAGE_SUFFIXES,
     MAX_PIXELS,
@@ -22,7 +23,6 @@ from vovnet.data.images import (
     load_image,
     open_image,
 )
-from vovnet.errors import ImageError
 
 
 def picture(width: int = 32, height: int = 20) -> Image.Image:

@@ -8,15 +8,14 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from vovnet.data.frame import ImageHeader
-from vovnet.data.pixels import to_rgb
-from vovnet.data.text import one_line
 from vovnet.errors import ImageError
-from vovnet.orientation import orientation, upright
+from vovnet.images.orientation import orientation, upright
+from vovnet.images.pixels import to_rgb
+from vovnet.text import one_line
 
 MAX_PIXELS = 64_000_000
 
@@ -47,13 +46,28 @@ _REASONS = {
 }
 
 
+Size = tuple[int, int]
+
+
+class ImageHeader(NamedTuple):
+    """What a file says before its pixels; sizes are (height, width)."""
+
+    size: Size  # as displayed
+    orientation: int  # EXIF's, 1 (upright) to 8: what turns the stored pixels into the picture
+
+    @property
+    def stored(self) -> Size:
+        """The size before `orientation` is applied."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
+
 def load_image(
     path: str | Path, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
 ) -> Image.Image:
     """The image at `path` as an RGB picture, turned the way its EXIF says it is displayed.
 
     Transparency is shown on white. Of values with more than 8 bits the upper 8 are kept, as the
-    format counts them; floats are 0 to 1 (see `vovnet.data.pixels`). Of an animation the first
+    format counts them; floats are 0 to 1 (see `vovnet.images.pixels`). Of an animation the first
     frame is returned.
     `shrink_to` lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, faster, while both sides
     stay at least `shrink_to` pixels; `image_size` and `open_image` give the size before that.
