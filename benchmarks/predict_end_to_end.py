@@ -24,8 +24,9 @@ import torch
 from vovnet.images import load_image
 from vovnet.lab import environment
 from vovnet.models.detector import Detector
-from vovnet.models.weights import SHIPPED, load_detector
+from vovnet.models.weights import load_detector
 from vovnet.predict import expand_sources, predict_files
+from vovnet.shipped import SHIPPED
 
 PHOTOGRAPHS = [f"skimage:{n}" for n in ("astronaut", "chelsea", "motorcycle_left", "coffee")]
 

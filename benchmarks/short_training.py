@@ -45,7 +45,8 @@ from vovnet.evaluate.coco import coco_ap
 from vovnet.evaluate.run import detect_records
 from vovnet.files import write_atomically
 from vovnet.images import load_image
-from vovnet.models.weights import SHIPPED, load_detector
+from vovnet.models.weights import load_detector
+from vovnet.shipped import SHIPPED
 from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
 from vovnet.train.run import load_run, run_training
 

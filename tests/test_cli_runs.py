@@ -12,7 +12,8 @@ import yaml
 
 from vovnet.errors import WeightsError
 from vovnet.models.detector import Detector
-from vovnet.models.weights import load_metadata, load_tensors, weights_path
+from vovnet.models.weights import load_metadata, load_tensors
+from vovnet.shipped import weights_path
 from vovnet.train.recipe import Recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
 from vovnet.train.run import load_run, run_training

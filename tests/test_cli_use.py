@@ -11,7 +11,8 @@ from vovnet.cli import app
 from vovnet.cli._print import PLAIN
 from vovnet.errors import UnknownNameError
 from vovnet.models import create_backbone
-from vovnet.models.weights import SHIPPED, save_tensors
+from vovnet.models.weights import save_tensors
+from vovnet.shipped import SHIPPED
 
 
 def picture(path: Path) -> Path:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from vovnet.cli import main
-from vovnet.models.weights import SHIPPED, load_detector, load_metadata
+from vovnet.models.weights import load_detector, load_metadata
+from vovnet.shipped import SHIPPED
 
 DATA = Path(__file__).parents[2] / "shared/data"
 RESULTS = Path(__file__).parents[1] / "benchmarks/results"

@@ -21,6 +21,7 @@ FLOORS = {
     "train": 4,
     **dict.fromkeys(("evaluate", "lab"), 3),
     **dict.fromkeys(("data", "runtimes"), 2),
+    "load": 2.5,  # one way to a detector, whatever computes it
     "models": 1,
     "boxes": 0.4,
     "detect": 0.3,  # from pictures to what is found in them, with NumPy alone
@@ -28,6 +29,7 @@ FLOORS = {
     **dict.fromkeys(
         ("detections", "errors", "files", "device", "distributed", "streams", "text"), 0
     ),
+    "shipped": 0,  # which file a name of weights means
     "input_spec": 0.2,  # how a picture becomes a network's input
     "images": 0.1,  # pictures from anywhere, safely
     "limits": -0.5,  # what the machine has, told without torch

@@ -8,7 +8,7 @@ import csv
 from vovnet.lab import count_models
 from vovnet.models import list_models
 from vovnet.models.costs import PATH, Cost
-from vovnet.models.weights import SHIPPED
+from vovnet.shipped import SHIPPED
 
 
 def cost(name: str) -> Cost:

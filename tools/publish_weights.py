@@ -9,7 +9,8 @@ from pathlib import Path
 from vovnet.data.open import open_dataset, parse_source
 from vovnet.evaluate.run import evaluate
 from vovnet.lab import environment
-from vovnet.models.weights import SHIPPED, load_detector, load_tensors, save_detector
+from vovnet.models.weights import load_detector, load_tensors, save_detector
+from vovnet.shipped import SHIPPED
 
 
 def publish(run: Path, name: str, val: str, licence: str, command: str, imgsz: int | None) -> dict:

@@ -3,28 +3,39 @@
 `import vovnet` loads nothing heavy; the names below are fetched on first use.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vovnet.detections import Detections
+    from vovnet.load import load_detector
     from vovnet.models import create_detector, create_model, list_models
-    from vovnet.models.weights import load_detector
+    from vovnet.models.detector import Detector
 
 __version__ = "0.1.0"
-__all__ = ["Detections", "create_detector", "create_model", "list_models", "load_detector"]
+_HOMES = {
+    "Detections": "vovnet.detections",
+    "Detector": "vovnet.models.detector",
+    "create_detector": "vovnet.models",
+    "create_model": "vovnet.models",
+    "list_models": "vovnet.models",
+    "load_detector": "vovnet.load",
+}
+__all__ = [
+    "Detections",
+    "Detector",
+    "create_detector",
+    "create_model",
+    "list_models",
+    "load_detector",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Detections":
-        from vovnet.detections import Detections
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vovnet' has no attribute {name!r}")
+    return import_module(_HOMES[name]).__dict__[name]
 
-        return Detections
-    if name == "load_detector":
-        from vovnet.models.weights import load_detector
 
-        return load_detector
-    if name in __all__:
-        from vovnet import models
-
-        return models.__dict__[name]
-    raise AttributeError(f"module 'vovnet' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

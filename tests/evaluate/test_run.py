@@ -17,6 +17,7 @@ from vovnet.data.record import Dataset, make_record
 from vovnet.distributed import is_main, process_group, rank
 from vovnet.errors import DataError, ImageError
 from vovnet.evaluate.run import detect_records, evaluate
+from vovnet.evaluate.together import evaluate_together
 from vovnet.input_spec import InputSpec
 from vovnet.losses.task_aligned import TaskAlignedLoss
 from vovnet.models.detector import Detector, Found, PointDecoder
@@ -114,7 +115,7 @@ def test_other_classes_are_refused(voc):
 @pytest.mark.parametrize("training", [True, False])
 def test_the_network_is_in_eval_mode_and_then_as_before(voc, training):
     detector = reader().train(training)
-    evaluate(detector, open_dataset(voc, "val"))
+    evaluate_together(detector, open_dataset(voc, "val"))
     assert set(detector.network.modes) == {False}
     assert detector.training is detector.network.training is training
 
@@ -217,7 +218,7 @@ def test_without_true_masks_there_is_no_mask_figure(tmp_path):
 BATCHES = (1, 2, 8)
 
 
-def evaluate_together(plain: str, masked: str) -> list[dict]:
+def measure_in_ranks(plain: str, masked: str) -> list[dict]:
     """What a process of several measures; only the main one has the right weights."""
     found = []
     runs = [(reader(shift=3.0), plain, batch) for batch in BATCHES]
@@ -227,7 +228,7 @@ def evaluate_together(plain: str, masked: str) -> list[dict]:
             if not is_main():
                 nn.init.zeros_(detector.network.colours)
             dataset = open_dataset(Path(folder), "val")
-            metrics = evaluate(detector, dataset, batch=batch, on_images=seen.append)
+            metrics = evaluate_together(detector, dataset, batch=batch, on_images=seen.append)
             found.append({"metrics": metrics, "seen": sum(seen)})
     return found
 
@@ -240,7 +241,7 @@ def test_several_processes_measure_what_one_does(make_voc, tmp_path, in_ranks):
     alone.append(evaluate(outliner(2.0, 0.7), drawn, batch=1))
     assert all(0.2 < figures["map_50_95"] < 0.9 for figures in alone)
     assert 0.2 < alone[-1]["mask_map_50_95"] < 0.9
-    one, two = in_ranks(evaluate_together, *(str(tmp_path / name) for name in ("plain", "masked")))
+    one, two = in_ranks(measure_in_ranks, *(str(tmp_path / name) for name in ("plain", "masked")))
     assert [share["metrics"] for share in one] == [share["metrics"] for share in two] == alone
     assert [share["seen"] for share in one] == [3, 3, 5, 1]
     assert [share["seen"] for share in two] == [2, 2, 0, 1]
@@ -250,7 +251,7 @@ def stop_one_of_two(plain: str) -> list[int]:
     """Batches done with before KeyboardInterrupt; only the second process is asked to stop."""
     seen: list[int] = []
     with process_group("cpu"), pytest.raises(KeyboardInterrupt):
-        evaluate(
+        evaluate_together(
             reader(),
             open_dataset(Path(plain), "val"),
             batch=1,

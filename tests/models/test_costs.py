@@ -3,7 +3,7 @@ import pytest
 from vovnet.lab import count_models
 from vovnet.models import list_models
 from vovnet.models.costs import listed_costs
-from vovnet.models.weights import SHIPPED
+from vovnet.shipped import SHIPPED
 
 
 def counted(name):

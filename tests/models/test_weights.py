@@ -13,16 +13,14 @@ from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.weights import (
-    SHIPPED,
-    default_weights,
     detector_metadata,
     load_detector,
     load_metadata,
     load_tensors,
     save_detector,
     save_tensors,
-    weights_path,
 )
+from vovnet.shipped import SHIPPED, default_weights, weights_path
 
 NAMES = ("cat", "dog", "très long")
 IMAGES = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

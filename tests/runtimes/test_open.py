@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from vovnet.detect.sessions import openvino_config
 from vovnet.errors import MissingExtraError, UnknownNameError, VovnetError
 from vovnet.runtimes import open_runtime, write_onnx
-from vovnet.runtimes.on_openvino import _config
 from vovnet.runtimes.runner import Settings
 
 
@@ -236,10 +236,9 @@ class OldProcessor:
 
 
 def test_a_format_that_the_processor_lacks_is_refused():
-    settings = Settings("bf16", torch.device("cpu"), 2)
     with pytest.raises(VovnetError, match="does not compute in bf16; it has fp32"):
-        _config(OldProcessor(), settings)
-    assert _config(OldProcessor(), Settings("fp32", torch.device("cpu"), 2)) == {
+        openvino_config(OldProcessor(), "bf16", 2)
+    assert openvino_config(OldProcessor(), "fp32", 2) == {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": 2,

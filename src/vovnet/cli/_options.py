@@ -1,11 +1,15 @@
 """Options and checks that several verbs share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from vovnet.detect.options import CONF, IOU, Options, class_labels
 from vovnet.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, VovnetError
+from vovnet.shipped import SHIPPED, default_weights
 
 DEFAULT_WEIGHTS = "vovdet_nano.voc"
 
@@ -14,17 +18,100 @@ Overwrite = Annotated[bool, Parameter(negative=())]
 Many = Parameter(consume_multiple=True)
 
 
-def load_weights(weights: str, model: str | None, imgsz: int | None, device: str) -> Any:
-    """The detector of a weights file or shipped name, folded for speed."""
-    from vovnet.models.weights import load_detector
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choice:
+    """A detector as the options name it; what is None is its own."""
 
-    return load_detector(weights, model, imgsz=imgsz, device=device, fuse=True)
+    weights: str | None = None
+    """A shipped name, a .safetensors file, a run's folder, or what `vovnet export` wrote (default:
+    vovdet_nano.voc)."""
+    model: str | None = None
+    """The model that the weights must be for; without --weights, its shipped ones are taken."""
+    imgsz: int | None = None
+    """Input side in pixels (default: the weights' own)."""
+    runtime: str | None = None
+    """What computes the network: eager, onnxruntime, openvino, ncnn, compile... (default: what
+    starts fastest)."""
+    precision: str | None = None
+    """What it computes in: fp32, bf16, fp16 or int8 (default: fp32, or the exported file's)."""
+    device: str | None = None
+    """What to compute on: cpu, cuda or cuda:1."""
+    config: Path | None = None
+    """A choice of `vovnet pick --out`, which names all of these; options beside it win."""
+
+    def resolved(self) -> "Choice":
+        """With the values of `config` for what was not given, and weights and device filled in.
+
+        Raises `VovnetError` for a file that `vovnet pick` did not write.
+        """
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        if self.config is not None:
+            given = read_choice(self.config) | given | {"config": None}
+        choice = Choice(**given)
+        weights = choice.weights or (
+            default_weights(choice.model) if choice.model else DEFAULT_WEIGHTS
+        )
+        return replace(choice, weights=weights, device=choice.device or "cpu")
+
+    def load(self) -> Any:
+        """The detector of a resolved choice, ready to use; what ships as ONNX runs in ONNX Runtime
+        unless told otherwise, for that starts fastest."""
+        from vovnet.load import default_runtime, load_detector
+
+        assert self.weights is not None
+        assert self.device is not None
+        runtime = self.runtime
+        if runtime is None and self.weights in SHIPPED:
+            runtime = default_runtime(self.weights, self.device, self.imgsz)
+        return load_detector(
+            self.weights,
+            self.model,
+            runtime=runtime,
+            precision=self.precision,
+            device=self.device,
+            imgsz=self.imgsz,
+            fuse=True,
+        )
 
 
-def check_share(option: str, value: float) -> None:
-    """Raise `VovnetError` unless the option's value lies in 0..1."""
-    if not 0 <= value <= 1:
-        raise VovnetError(f"--{option} {value}: must lie in 0..1")
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Shown:
+    """What of all that the network sees is shown."""
+
+    conf: float = CONF
+    """Least score shown."""
+    iou: float = IOU
+    """Overlap above which the weaker of two boxes of a class is dropped."""
+    max_det: int | None = None
+    """The most objects of a picture (default: 300; of two-stage detectors 100)."""
+    classes: Annotated[list[str] | None, Many] = None
+    """Names or numbers of the classes that are shown (default: all)."""
+    agnostic: Annotated[bool, Parameter(negative=())] = False
+    """Drop the weaker of two boxes that overlap whatever their classes are."""
+
+    def __post_init__(self) -> None:
+        Options(self.conf, self.iou, self.max_det)
+
+    def options(self, names: Sequence[str]) -> dict[str, Any]:
+        """What `detect` takes; raises `VovnetError` for classes that are not in `names`."""
+        classes = None if self.classes is None else split_commas(self.classes)
+        return vars(self) | {"classes": class_labels(classes, names)}
+
+
+def read_choice(config: Path) -> dict[str, Any]:
+    """Weights, runtime, precision, imgsz and device of a file that `vovnet pick` wrote."""
+    from vovnet.data.yaml_file import parse_yaml
+
+    try:
+        values = parse_yaml(config.read_text(encoding="utf-8"), str(config))
+    except OSError as error:
+        raise VovnetError(f"--config {config}: cannot be read ({error.strerror})") from None
+    keys = ("weights", "runtime", "precision", "imgsz", "device")
+    if not isinstance(values, dict) or not all(key in values for key in keys):
+        raise VovnetError(f"--config {config}: is not what vovnet pick --out writes")
+    return {key: values[key] for key in keys}
 
 
 def exit_code(failed: int, rows: int) -> int:

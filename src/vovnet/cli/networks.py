@@ -16,7 +16,8 @@ def models(pattern: str = "*", *, as_json: Json = False) -> int:
     from vovnet.errors import UnknownNameError
     from vovnet.models import list_detectors, list_models
     from vovnet.models.costs import listed_costs
-    from vovnet.models.weights import SHIPPED, shipped_rows
+    from vovnet.models.weights import shipped_rows
+    from vovnet.shipped import SHIPPED
 
     detectors, costs = set(list_detectors()), listed_costs()
     networks: list[dict[str, Any]] = [

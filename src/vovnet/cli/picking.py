@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from vovnet.cli._folder import run_folder
-from vovnet.cli._options import Json, Many, load_weights, split_commas
+from vovnet.cli._options import Choice, Json, Many, split_commas
 from vovnet.cli._print import note, print_json, print_table, without
 from vovnet.errors import EXIT_OK, EXIT_REFUSED, VovnetError
 
@@ -71,7 +71,7 @@ def pick(
     """
     from vovnet.lab.pick import config_text, jobs_for
     from vovnet.lab.pick import pick as measure_and_pick
-    from vovnet.models.weights import SHIPPED
+    from vovnet.shipped import SHIPPED
 
     limits = _limits(latency=max_ms, energy=max_joules, memory=max_memory, accuracy=min_map)
     names = candidates or list(SHIPPED)
@@ -129,7 +129,7 @@ def _accuracies(
     for name in names:
         note(f"evaluating {name}")
         try:
-            detector = load_weights(name, None, imgsz, device)
+            detector = Choice(name, imgsz=imgsz, device=device).resolved().load()
             dataset = open_dataset(path, split or given_split, detector.names, purpose="val")
             metrics = evaluate(detector, dataset)
         except VovnetError as error:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vovnet.cli._folder import run_folder
 from vovnet.cli._options import (
-    DEFAULT_WEIGHTS,
+    Choice,
     Json,
     Many,
     Overwrite,
-    check_share,
+    Shown,
     exit_code,
-    load_weights,
 )
 from vovnet.cli._print import note, print_json
 from vovnet.errors import VovnetError
@@ -25,12 +24,8 @@ if TYPE_CHECKING:
 def predict(
     sources: Annotated[list[str], Many],
     *,
-    weights: str | None = None,
-    model: str | None = None,
-    conf: float = 0.25,
-    iou: float = 0.6,
-    imgsz: int | None = None,
-    device: str = "cpu",
+    choice: Choice = Choice(),  # noqa: B008  # frozen
+    shown: Shown = Shown(),  # noqa: B008
     out: Path | None = None,
     overwrite: Overwrite = False,
     save: bool = True,
@@ -45,18 +40,6 @@ def predict(
     ----------
     sources
         Files, folders, globs, or skimage:NAME for a photograph inside scikit-image.
-    weights
-        A shipped name or a .safetensors file (default: vovdet_nano.voc).
-    model
-        A detector, to take its shipped weights.
-    conf
-        Least score shown.
-    iou
-        Overlap above which the weaker of two boxes of a class is dropped.
-    imgsz
-        Input side in pixels (default: the weights' own).
-    device
-        What to compute on: cpu, cuda or cuda:1.
     out
         Folder for the annotated pictures (default: the next runs/predict/...). Nothing there is
         replaced.
@@ -65,18 +48,14 @@ def predict(
     save
         Write annotated pictures.
     """
-    from vovnet.models.weights import default_weights
     from vovnet.predict import find_sources, predict_files
 
-    check_share("conf", conf)
-    check_share("iou", iou)
     found = find_sources(sources)
-    chosen = weights or (default_weights(model) if model else DEFAULT_WEIGHTS)
-    detector = load_weights(chosen, model, imgsz, device)
+    detector = choice.resolved().load()
+    options = shown.options(detector.names) | {"overwrite": overwrite}
     if out is not None:
         _check_out(out, found.files)
     rows = _tell_sources(found)
-    options: dict[str, Any] = {"conf": conf, "iou": iou, "overwrite": overwrite}
     try:
         with run_folder("predict", "predict", out) if save else nullcontext() as folder:
             for row in predict_files(detector, found.files, out=folder, **options):

@@ -1,15 +1,19 @@
 """Verbs around a dataset: train and val."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from vovnet.cli._folder import shared_run_folder
-from vovnet.cli._options import DEFAULT_WEIGHTS, Json, Many, load_weights
+from vovnet.cli._options import Choice, Json, Many
 from vovnet.cli._print import note, print_json, print_table, progress
 from vovnet.errors import EXIT_OK, DataError, VovnetError
+
+if TYPE_CHECKING:
+    from vovnet.data.record import Dataset
 
 
 @Parameter(name="*")
@@ -155,7 +159,8 @@ def _train(
 
 
 def _model_of(weights: str | None) -> str:
-    from vovnet.models.weights import load_metadata, weights_path
+    from vovnet.models.weights import load_metadata
+    from vovnet.shipped import weights_path
 
     if weights is None:
         return "vovdet_nano"
@@ -169,12 +174,9 @@ def _model_of(weights: str | None) -> str:
 def val(
     data: str,
     *,
-    weights: str = DEFAULT_WEIGHTS,
+    choice: Choice = Choice(),  # noqa: B008  # frozen
     split: str | None = None,
-    model: str | None = None,
-    imgsz: int | None = None,
     batch: int = 8,
-    device: str = "cpu",
     drop_unknown: bool = False,
     as_json: Json = False,
 ) -> int:
@@ -186,45 +188,80 @@ def val(
     ----------
     data
         A VOC, COCO or YOLO dataset, PATH or PATH@SPLIT.
-    weights
-        A shipped name, a .safetensors file or a run's folder.
     split
         Which split (default: val, else test).
-    model
-        The model the weights must be for.
-    device
-        What to compute on: cpu, cuda or cuda:1.
     drop_unknown
         Leave out objects of classes that the model does not know, instead of refusing them.
     """
-    from vovnet.data.finding import finding_lines
-    from vovnet.data.open import open_dataset, parse_source
-    from vovnet.distributed import is_main, process_group, world_size
-    from vovnet.evaluate.run import evaluate
-
     if batch < 1:
         raise VovnetError(f"--batch {batch}: must be at least 1")
-    with process_group(device) as device:
-        detector = load_weights(weights, model, imgsz, device)
-        path, given_split = parse_source(data)
-        dataset = open_dataset(
-            path, split or given_split, detector.names, drop_unknown=drop_unknown, purpose="val"
-        )
-        main = is_main()
-        for line in finding_lines(dataset.findings) if main else ():
-            note(line)
-        with progress("images", len(dataset) // world_size(), shown=main) as advance:
-            metrics = evaluate(detector, dataset, batch=batch, on_images=advance)
-    metrics |= {
-        "weights": weights,
-        "split": dataset.split,
-        "problems": len([f for f in dataset.findings if f.action]),
-    }
-    if main and as_json:
+    choice = choice.resolved()
+    measure = _val_together if int(os.environ.get("WORLD_SIZE", "1")) > 1 else _val_alone
+    metrics = measure(choice, data, split, batch, drop_unknown)
+    if metrics is None:  # another process tells it
+        return EXIT_OK
+    metrics |= {"weights": choice.weights}
+    if as_json:
         print_json(metrics)
-    elif main:
+    else:
         _print_metrics(metrics)
     return EXIT_OK
+
+
+def _val_alone(
+    choice: Choice, data: str, split: str | None, batch: int, drop_unknown: bool
+) -> dict[str, Any] | None:
+    from vovnet.evaluate.run import evaluate
+
+    detector = choice.load()
+    dataset = _truth(data, split, detector, drop_unknown)
+    for line in _findings(dataset):
+        note(line)
+    with progress("images", len(dataset)) as advance:
+        metrics = evaluate(detector, dataset, batch=batch, on_images=advance)
+    return metrics | _told(detector, dataset)
+
+
+def _val_together(
+    choice: Choice, data: str, split: str | None, batch: int, drop_unknown: bool
+) -> dict[str, Any] | None:
+    """Under torchrun: all processes share the images, and the main one has the figures."""
+    from vovnet.distributed import is_main, process_group, world_size
+    from vovnet.evaluate.together import evaluate_together
+
+    with process_group(choice.device or "cpu") as device:
+        detector = replace(choice, device=device, runtime=choice.runtime or "eager").load()
+        dataset = _truth(data, split, detector, drop_unknown)
+        main = is_main()
+        for line in _findings(dataset) if main else ():
+            note(line)
+        with progress("images", len(dataset) // world_size(), shown=main) as advance:
+            metrics = evaluate_together(detector, dataset, batch=batch, on_images=advance)
+    return metrics | _told(detector, dataset) if main else None
+
+
+def _truth(data: str, split: str | None, detector: Any, drop_unknown: bool) -> "Dataset":
+    from vovnet.data.open import open_dataset, parse_source
+
+    path, given = parse_source(data)
+    return open_dataset(
+        path, split or given, detector.names, drop_unknown=drop_unknown, purpose="val"
+    )
+
+
+def _findings(dataset: "Dataset") -> list[str]:
+    from vovnet.data.finding import finding_lines
+
+    return list(finding_lines(dataset.findings))
+
+
+def _told(detector: Any, dataset: "Dataset") -> dict[str, Any]:
+    return {
+        "split": dataset.split,
+        "problems": len([f for f in dataset.findings if f.action]),
+        "runtime": detector.runtime,
+        "precision": detector.precision,
+    }
 
 
 def _print_metrics(metrics: dict[str, Any]) -> None:

@@ -46,7 +46,9 @@ def to_pictures(
 
 def _several(given: Any) -> Sequence[Any] | None:
     """The pictures of a sequence; None if `given` is not one."""
-    if isinstance(given, list | tuple) and not isinstance(given, Picture):
+    if isinstance(given, Picture):
+        return None
+    if isinstance(given, list | tuple):
         return given
     if isinstance(given, np.ndarray) or _is_tensor(given):
         return list(given) if given.ndim == 4 else None

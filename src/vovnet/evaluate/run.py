@@ -4,28 +4,16 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from operator import attrgetter
 from typing import Any, NamedTuple
-
-import torch
 
 from vovnet.data.record import Dataset, Record
 from vovnet.detect.pictures import Picture
+from vovnet.detect.run import AnyDetector
 from vovnet.detections import Detections
-from vovnet.distributed import (
-    broadcast_object,
-    broadcast_state,
-    gather_objects,
-    is_main,
-    rank,
-    sum_across,
-    world_size,
-)
 from vovnet.errors import DataError
 from vovnet.evaluate.coco import coco_ap, coco_ap_of_rows, coco_rows
 from vovnet.evaluate.voc import voc_ap
 from vovnet.images import open_image
-from vovnet.models.detector import Detector
 
 # Accuracy is an area over all thresholds: keep what `predict` would not show.
 EVAL_CONF = 0.001
@@ -33,7 +21,7 @@ EVAL_IOU = 0.6
 
 
 def detect_records(
-    detector: Detector,
+    detector: AnyDetector,
     records: Iterable[Record],
     *,
     batch: int = 8,
@@ -61,7 +49,7 @@ def _load(records: Iterable[Record], count: int, side: int) -> list[Picture]:
     return [Picture(*open_image(record.path, shrink_to=side)) for record in chosen]
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What an image has come to: its place in the dataset, boxes, and masks as COCO rows."""
 
     index: int
@@ -69,52 +57,45 @@ class _Seen(NamedTuple):
     mask_rows: list[dict[str, Any]]
 
 
-def evaluate(
-    detector: Detector,
-    dataset: Dataset,
-    *,
-    batch: int = 8,
-    on_images: Callable[[int], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> dict[str, Any]:
-    """COCO AP, VOC07 11-point AP and VOC area AP at IoU 0.5, overall and per class, 0..1.
-
-    A detector that draws masks has "mask_map_50", "mask_map_50_95" and "mask_map_75" too. A figure
-    that has no truth to stand on is None. Raises `DataError` if the dataset's classes
-    are not the detector's.
-
-    Several processes share the images, and all return what one alone would: they look with the
-    main process's weights, and at the very batches that one alone would make. `on_images` hears of
-    this process's images only. `stop` is asked after every batch: when it says so in one process,
-    all of them raise KeyboardInterrupt.
-    """
+def check_names(detector: AnyDetector, dataset: Dataset) -> None:
+    """Raise `DataError` if the dataset's classes are not the detector's."""
     if dataset.names != detector.names:
         raise DataError(
             f"{dataset.root}: classes {', '.join(dataset.names)} are not the model's: "
             f"{', '.join(detector.names)}; give other weights or other data"
         )
-    device = next(detector.parameters()).device
-    broadcast_state(detector.network)
-    was_training = detector.training
-    detector.eval()
-    own = _own_share(detector, dataset, batch, on_images, stop)
-    detector.train(was_training)
-    if stop is not None and sum_across(torch.tensor(float(stop()), device=device)) > 0:
-        raise KeyboardInterrupt
-    shares = gather_objects(own)
-    seen = sorted(itertools.chain(*shares), key=attrgetter("index"))
-    return broadcast_object(_metrics(seen, dataset, detector.masks) if is_main() else None)
 
 
-def _own_share(
-    detector: Detector,
+def evaluate(
+    detector: AnyDetector,
     dataset: Dataset,
-    batch: int,
-    on_images: Callable[[int], None] | None,
-    stop: Callable[[], bool] | None,
-) -> list[_Seen]:
-    """What this process sees: every batch whose number, by the count of processes, is its rank."""
-    indices = [i for i in range(len(dataset)) if i // batch % world_size() == rank()]
+    *,
+    batch: int = 8,
+    on_images: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """COCO AP, VOC07 11-point AP and VOC area AP at IoU 0.5, overall and per class, 0..1.
+
+    A detector that draws masks has "mask_map_50", "mask_map_50_95" and "mask_map_75" too. A figure
+    that has no truth to stand on is None. Raises `DataError` if the dataset's classes are not the
+    detector's.
+    """
+    check_names(detector, dataset)
+    every = range(len(dataset))
+    seen = see(detector, dataset, every, batch=batch, on_images=on_images)
+    return metrics_of(seen, dataset, detector.masks)
+
+
+def see(
+    detector: AnyDetector,
+    dataset: Dataset,
+    indices: Sequence[int],
+    *,
+    batch: int = 8,
+    on_images: Callable[[int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> list[Seen]:
+    """What the images of those indices come to; fewer of them once `stop`, asked after every one,
+    says so."""
     records = [dataset.records[i] for i in indices]
     batch = 1 if detector.masks else batch  # whole-image masks of several would fill the memory
     stream = detect_records(detector, records, batch=batch, on_images=on_images)
@@ -122,13 +103,14 @@ def _own_share(
     for index, record, one in zip(indices, records, stream, strict=True):
         # Whole-image masks of a data set would fill the memory.
         rows = coco_rows(one, record, "segm") if detector.masks else []
-        seen.append(_Seen(index, replace(one, masks=None), rows))
+        seen.append(Seen(index, replace(one, masks=None), rows))
         if stop is not None and stop():
             break
     return seen
 
 
-def _metrics(seen: Sequence[_Seen], dataset: Dataset, masks: bool) -> dict[str, Any]:
+def metrics_of(seen: Sequence[Seen], dataset: Dataset, masks: bool) -> dict[str, Any]:
+    """The figures of a whole data set's images."""
     found = [one.found for one in seen]
     coco = coco_ap(found, dataset.records, dataset.names)
     voc07 = voc_ap(found, dataset.records, len(dataset.names), use_07_metric=True)

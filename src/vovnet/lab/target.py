@@ -16,8 +16,9 @@ from vovnet.models.centermask import CenterMask
 from vovnet.models.cifar import CifarNet
 from vovnet.models.detector import Detector, WholePass
 from vovnet.models.rcnn import RCNN
-from vovnet.models.weights import SHIPPED, load_detector
+from vovnet.models.weights import load_detector
 from vovnet.runtimes.onnx_file import fill_shape
+from vovnet.shipped import SHIPPED
 
 _TORCHVISION = "torchvision:"
 

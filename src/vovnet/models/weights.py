@@ -15,25 +15,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vovnet.device import usable_device
-from vovnet.errors import UnknownNameError, VovnetError, WeightsError
+from vovnet.errors import VovnetError, WeightsError
 from vovnet.files import write_atomically
 from vovnet.input_spec import InputSpec
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.layers import fuse_norms
 from vovnet.models.misfit import misfit, not_finite
+from vovnet.shipped import SHIPPED, weights_path
 
 _KEY = "vovnet"  # the metadata entry that holds our JSON
-_FOLDER = Path(__file__).parent / "shipped"
-
-# What ships inside the package: name -> file beside this table.
-SHIPPED = {
-    "vovdet_nano.voc": _FOLDER / "vovdet_nano.voc.safetensors",
-    "vovdet_small.voc": _FOLDER / "vovdet_small.voc.safetensors",
-    "dsod300-vovnet27_slim.voc": _FOLDER / "dsod300-vovnet27_slim.voc.safetensors",
-    "dsod300-vovnet27_slim.bccd": _FOLDER / "dsod300-vovnet27_slim.bccd.safetensors",
-    "maskrcnn-vovnet19_slim.nuclei": _FOLDER / "maskrcnn-vovnet19_slim.nuclei.safetensors",
-}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -87,31 +78,6 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "a pickled checkpoint, which can run code when loaded; give a .safetensors file"
     return f"not a readable safetensors file ({' '.join(str(error).split())})"
-
-
-def weights_path(name_or_path: str | Path) -> Path:
-    """The file of a shipped name, of a run's folder (its best weights, else its last), or the path
-    itself; did-you-mean if it is none of them, `WeightsError` for a folder without weights."""
-    text = str(name_or_path)
-    if text in SHIPPED:
-        return SHIPPED[text]
-    if os.path.isdir(text):
-        files = [Path(text) / "weights" / f"{which}.safetensors" for which in ("best", "last")]
-        if not any(map(os.path.isfile, files)):
-            raise WeightsError(f"{text}: no best or last weights in it; give a run's folder")
-        return next(filter(os.path.isfile, files))
-    if not os.path.exists(text) and "/" not in text and not text.endswith(".safetensors"):
-        raise UnknownNameError("weights", text, SHIPPED)
-    return Path(text)
-
-
-def default_weights(model: str) -> str:
-    """The name of the shipped weights of a model; raises `UnknownNameError` if it has none."""
-    for name in SHIPPED:
-        if name.partition(".")[0] == model:
-            return name
-    known = [name.partition(".")[0] for name in SHIPPED]
-    raise UnknownNameError("model with shipped weights", model, known)
 
 
 def shipped_rows(pattern: str) -> list[dict[str, Any]]:

@@ -55,13 +55,15 @@ def write_onnx(
     dtype: torch.dtype = torch.float32,
     dynamic_batch: bool = False,
     opset: int | None = None,
+    fold: bool = True,
 ) -> None:
     """Write a network as one ONNX file with its weights inside: "images" in, "output0"… out.
 
     `example` is N×3×H×W; with `dynamic_batch` the file takes any batch, else exactly N. Input and
     outputs are float32, the network computes in `dtype`; `opset` is torch's own unless given. The
-    exporter folds batch norms into their convolutions. Raises `MissingExtraError` without
-    onnxscript, `VovnetError` naming the operator that ONNX does not have.
+    exporter folds batch norms into their convolutions, unless `fold` is off. Raises
+    `MissingExtraError` without onnxscript, `VovnetError` naming the operator that ONNX does not
+    have.
     """
     try:
         import onnxscript  # noqa: F401  # torch imports it late, and says less
@@ -82,6 +84,7 @@ def write_onnx(
             external_data=False,  # a second file gets lost when the first is copied
             dynamo=True,
             opset_version=opset,
+            optimize=fold,
             verbose=False,
         )
 

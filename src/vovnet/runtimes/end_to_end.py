@@ -11,17 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vovnet.detect.options import CONF, IOU, MAX_DET
+from vovnet.detect.sidecar import FORMAT
 from vovnet.detect.suppress import COMPETING
 from vovnet.errors import MissingExtraError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.runtimes.convert import converting, write_onnx
 
 OPSET, IR_VERSION = 20, 10
-DENSE = ("decode/boxes", "decode/scores")  # what stands in a file before the suppression
+_LARGE = 256  # numbers; of smaller tensors half the space is nothing
 METADATA = "vovnet"  # the entry that holds our JSON
 
 # Integer division and its rest give the box and the class of a place among A·C scores. Where a
@@ -98,23 +100,34 @@ class Dense(nn.Module):
 
 
 def write_end_to_end(
-    detector: Detector, path: Path, *, batch: int | None = 1, raw: bool = False
+    detector: Detector,
+    path: Path,
+    *,
+    batch: int | None = 1,
+    raw: bool = False,
+    compact: bool = False,
 ) -> None:
     """Write a detector as an ONNX file that needs nothing else; see `join` for what it is.
 
-    `batch` None leaves it open. Raises `VovnetError` for a detector of two stages and for an
-    operator that ONNX does not have.
+    `batch` None leaves it open. `compact` stores weights that are half floats, as shipped ones are,
+    in half the space, to be unpacked when the file is opened; batch norms then stay as they are,
+    for folded weights are no half floats. Raises `VovnetError` for a detector of two stages and
+    for an operator that ONNX does not have.
     """
     with tempfile.TemporaryDirectory(prefix="vovnet-") as folder:
         network = Path(folder) / "network.onnx"
-        write_network(detector, network, batch)
+        write_network(detector, network, batch, fold=not compact)
+        if compact:
+            _halve(network)
         join(detector, network, path, batch=batch, raw=raw)
 
 
-def write_network(detector: Detector, path: Path, batch: int | None = 1) -> None:
+def write_network(
+    detector: Detector, path: Path, batch: int | None = 1, *, fold: bool = True
+) -> None:
     """The network alone, as `write_onnx` does it, with the opset that the other parts have."""
     example = torch.zeros(batch or 2, 3, *detector.input_spec.size)
-    write_onnx(detector.network, example, path, dynamic_batch=batch is None, opset=OPSET)
+    write_onnx(detector.network, example, path, dynamic_batch=batch is None, opset=OPSET, fold=fold)
 
 
 def join(
@@ -150,12 +163,14 @@ def join(
 def file_facts(detector: Detector, *, raw: bool, batch: int | None) -> dict[str, Any]:
     """What a file says about itself: enough to prepare its images and to read its outputs."""
     return {
-        "format": 1,
+        "format": FORMAT,
         "model": detector.name,
         "names": list(detector.names),
         "input": detector.input_spec.to_dict(),
+        "precision": "fp32",
         "outputs": "dense" if raw else "detections",
         "batch": batch,
+        "masks": detector.masks,
         "licence": detector.metadata.get("licence"),
     }
 
@@ -218,6 +233,26 @@ def _chain(onnx: Any, parts: Sequence[Any], outputs: int) -> Any:
         )
     whole.producer_name = "vovnet"
     return whole
+
+
+def _halve(path: Path) -> None:
+    """Store the weights of a file that are half floats as such, with a cast for each."""
+    onnx = _import_onnx()
+    model = onnx.load_model(path)
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        halves = values.astype(np.float16) if values.dtype == np.float32 else values
+        if values.size < _LARGE or values.dtype != np.float32 or (halves != values).any():
+            continue
+        name, half = tensor.name, f"{tensor.name}/half"
+        tensor.CopyFrom(onnx.numpy_helper.from_array(halves, half))
+        casts.append(onnx.helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    path.write_bytes(model.SerializeToString())
 
 
 def _import_onnx() -> Any:

@@ -8,12 +8,12 @@ import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vovnet.detect.sessions import import_ncnn
+from vovnet.detect.sessions import open_ncnn as open_ncnn_files
 from vovnet.errors import MissingExtraError, VovnetError
 from vovnet.runtimes.convert import FlatNetwork, converting
 from vovnet.runtimes.runner import Runner, Settings
@@ -25,28 +25,21 @@ def open_ncnn(network: nn.Module, example: Tensor, settings: Settings) -> Runner
     ncnn has no batches: images run one after the other. Raises `VovnetError` naming the operator
     that ncnn does not have.
     """
-    ncnn = _import_ncnn()
+    import_ncnn()
     flat = FlatNetwork(network)
     with converting("ncnn"), torch.no_grad():
         shapes = [output.shape for output in flat(example[:1])]
-    net = ncnn.Net()
-    net.opt.num_threads = settings.threads
-    net.opt.use_bf16_storage = settings.precision == "bf16"
-    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
-        setattr(net.opt, option, False)  # on by default, and coarser than said
     with tempfile.TemporaryDirectory(prefix="vovnet-") as folder:
-        parameters, weights = write_ncnn(flat, example, Path(folder))
-        if net.load_param(str(parameters)) or net.load_model(str(weights)):
-            raise VovnetError("cannot convert to ncnn: it does not load what pnnx wrote")
-
-    def one(image: Tensor) -> list[Tensor]:
-        extractor = net.create_extractor()
-        extractor.input("in0", ncnn.Mat(image.numpy(force=True)))
-        return [_output(extractor, i, shape) for i, shape in enumerate(shapes)]
+        files = write_ncnn(flat, example, Path(folder))
+        one = open_ncnn_files(*files, len(shapes), settings.precision, settings.threads)
 
     def compute(images: Tensor) -> list[Tensor]:
-        rows = [one(image.contiguous()) for image in images]
-        return [torch.cat(column) for column in zip(*rows, strict=True)]
+        rows = [one(image.numpy(force=True)) for image in images]
+        columns = zip(*rows, strict=True)
+        return [
+            torch.cat([torch.from_numpy(part).reshape(shape) for part in column])
+            for column, shape in zip(columns, shapes, strict=True)
+        ]
 
     return Runner(
         compute,
@@ -58,22 +51,7 @@ def open_ncnn(network: nn.Module, example: Tensor, settings: Settings) -> Runner
     )
 
 
-def _import_ncnn() -> Any:
-    try:
-        import ncnn
-    except ImportError:
-        raise MissingExtraError("ncnn", "bench") from None
-    return ncnn
-
-
-def _output(extractor: Any, index: int, shape: torch.Size) -> Tensor:
-    status, mat = extractor.extract(f"out{index}")
-    if status:
-        raise VovnetError(f"ncnn failed on output {index} with status {status}")
-    return torch.from_numpy(np.array(mat)).reshape(shape)
-
-
-def write_ncnn(network: FlatNetwork, example: Tensor, folder: Path) -> tuple[Path, Path]:
+def write_ncnn(network: nn.Module, example: Tensor, folder: Path) -> tuple[Path, Path]:
     """Write network.ncnn.param and network.ncnn.bin (float32) into the folder, for one image.
 
     Their input is called in0, their outputs out0, out1… Raises `VovnetError` naming an operator

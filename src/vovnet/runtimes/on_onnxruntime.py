@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vovnet.detect.sessions import open_onnxruntime
 from vovnet.errors import MissingExtraError, VovnetError
 from vovnet.runtimes.convert import converting
 from vovnet.runtimes.onnx_file import read_input
@@ -19,68 +20,64 @@ def open_file(path: Path, shape: Sequence[int], settings: Settings) -> Runner:
 
     Raises `VovnetError` for an operator that onnxruntime does not have.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "export") from None
     with tempfile.TemporaryDirectory(prefix="vovnet-") as folder:
         if settings.precision == "int8":
             batches = settings.calibration_batches(shape)
-            path = _quantize(path, Path(folder), _Reader(read_input(path)[0], batches))
-        session = _session(ort, path, settings)
-    name = session.get_inputs()[0].name
+            path = quantize(path, Path(folder), Reader(read_input(path)[0], batches))
+        session = open_onnxruntime(path, settings.threads, _providers(settings))
+    (name,) = session.inputs
 
     def compute(images: Tensor) -> list[Tensor]:
-        outputs = session.run(None, {name: images.numpy(force=True)})
+        outputs = session.run({name: images.numpy(force=True)})
         return [torch.from_numpy(output).to(settings.device).float() for output in outputs]
 
     return Runner(
         compute,
         runtime="onnxruntime",
         precision=settings.precision,
-        version=ort.__version__,
+        version=session.version,
         shape=shape,
         device=settings.device,
     )
 
 
-def _session(ort: Any, path: Path, settings: Settings) -> Any:
-    """The session's threads do not spin while they wait: several take turns in one process."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only
-    providers = ["CPUExecutionProvider"]
-    if settings.device.type == "cuda":
-        if "CUDAExecutionProvider" not in ort.get_available_providers():
-            raise VovnetError(
-                f"this onnxruntime cannot use {settings.device}; install onnxruntime-gpu instead"
-            )
-        providers.insert(0, "CUDAExecutionProvider")
+def _providers(settings: Settings) -> list[Any] | None:
+    if settings.device.type != "cuda":
+        return None
+    ort = _import_onnxruntime()
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise VovnetError(
+            f"this onnxruntime cannot use {settings.device}; install onnxruntime-gpu instead"
+        )
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def _import_onnxruntime() -> Any:
     try:
-        return ort.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # its kinds are private
-        reason = str(error).strip().splitlines()[0].rpartition("failed:")[2].strip()
-        raise VovnetError(f"{path.name}: onnxruntime cannot run it: {reason}") from error
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "export") from None
+    return onnxruntime
 
 
-class _Reader:
+class Reader:
     """What the quantizer asks for calibration data: one named batch a time, None at the end."""
 
     def __init__(self, name: str, batches: list[Tensor]) -> None:
         self.feeds = iter([{name: batch.numpy()} for batch in batches])
 
     def get_next(self) -> dict[str, Any] | None:
+        """The next batch, None after the last."""
         return next(self.feeds, None)
 
 
-def _quantize(path: Path, folder: Path, reader: _Reader) -> Path:
+def quantize(path: Path, folder: Path, reader: Reader) -> Path:
     """A new file with unsigned 8-bit activations and signed 8-bit weights, per channel.
 
     Without VNNI the processor adds pairs of products in 16 bits, which saturate: there the
     weights get 7 bits.
     """
+    _import_onnxruntime()
     from onnxruntime import quantization as q
 
     prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"

@@ -22,7 +22,7 @@ from vovnet.data.record import Dataset
 from vovnet.device import keep_freed_memory, usable_device
 from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import UnknownNameError, VovnetError
-from vovnet.evaluate.run import evaluate
+from vovnet.evaluate.together import evaluate_together
 from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
@@ -101,7 +101,7 @@ def run_training(
         report: EpochReport, averaged: Detector, due: bool, stop: Callable[[], bool]
     ) -> bool:
         nonlocal last_row
-        metrics = evaluate(averaged, truth, stop=stop) if truth and due else {}
+        metrics = evaluate_together(averaged, truth, stop=stop) if truth and due else {}
         last_row = report.row({k: metrics.get(k) for k in figures} if truth else {})
         if is_main():
             earlier = [row for row in results.rows if row["epoch"] < last_row["epoch"]]

@@ -15,7 +15,8 @@ from vovnet.models.convert import load_backbone
 from vovnet.models.detector import Detector
 from vovnet.models.vovdet import VoVDet
 from vovnet.models.vovnet import VoVNet
-from vovnet.models.weights import load_detector, load_metadata, weights_path
+from vovnet.models.weights import load_detector, load_metadata
+from vovnet.shipped import weights_path
 from vovnet.train.grow import can_grow, grow
 
 _BACKBONE = "backbone."  # before the names of a backbone's tensors, wherever a network keeps it

@@ -1,0 +1,123 @@
+"""A detector whose network stands in a file of another runtime; it needs no torch."""
+
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vovnet.detect.found import Found
+from vovnet.detect.options import CONF, IOU, MAX_DET, Options
+from vovnet.detect.run import Pictures, detect
+from vovnet.detect.sessions import Session, open_ncnn, open_onnxruntime, open_openvino
+from vovnet.detect.sidecar import Sidecar
+from vovnet.detect.suppress import COMPETING, best_found, best_of
+from vovnet.errors import UnknownNameError
+from vovnet.limits import usable_cores
+
+FILE_RUNTIMES = ("onnxruntime", "openvino", "ncnn")
+
+
+class FileDetector:
+    """What `vovnet export` wrote, as a detector: see `vovnet.detect.run.AnyDetector`.
+
+    It may be called by several threads at once. `version` is that of the runtime's package.
+    """
+
+    def __init__(self, sidecar: Sidecar, session: Session) -> None:
+        self.sidecar = sidecar
+        self.name = sidecar.model
+        self.names = sidecar.names
+        self.input_spec = sidecar.input
+        self.masks = sidecar.masks
+        self.runtime, self.precision = sidecar.runtime, sidecar.precision
+        self.version = session.version
+        self.metadata: dict[str, Any] = sidecar.to_dict()
+        self._session = session
+
+    def detect(
+        self,
+        images: Pictures,
+        conf: float = CONF,
+        iou: float = IOU,
+        *,
+        max_det: int | None = None,
+        classes: Iterable[str | int] | None = None,
+        agnostic: bool = False,
+        bgr: bool = False,
+    ) -> Any:
+        """`Detections` of a picture, or a list for several; see `vovnet.detect.run.detect`."""
+        options: dict[str, Any] = {"max_det": max_det, "classes": classes, "agnostic": agnostic}
+        return detect(self, images, conf, iou, bgr=bgr, **options)
+
+    def find(self, pixels: np.ndarray, how: Options) -> list[Found]:
+        """What is found in inputs N×H×W×3 uint8, in their pixels."""
+        if not self.sidecar.pixels:
+            pixels = self.input_spec.normalize(pixels)
+        size = self.sidecar.batch or len(pixels)
+        found: list[Found] = []
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            if len(part) < size:  # a file for batches of just so many
+                part = np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
+            found += self._batch(part, how)
+        return found[: len(pixels)]
+
+    def _batch(self, pixels: np.ndarray, how: Options) -> list[Found]:
+        if self.sidecar.outputs == "dense":
+            boxes, scores = self._session.run({"images": pixels})[:2]
+            return [best_found(b, s, how) for b, s in zip(boxes, scores, strict=True)]
+        # The file suppresses within every class of all; for anything else it gives the candidates.
+        plain = how.classes is None and not how.agnostic
+        outputs = self._session.run(
+            {
+                "images": pixels,
+                "conf": np.array(how.conf, np.float32),
+                "iou": np.array(how.iou if plain else 1.0, np.float32),
+                "max_det": np.array((how.max_det or MAX_DET) if plain else COMPETING, np.int64),
+            }
+        )
+        rows = [_row(outputs, i) for i in range(len(pixels))]
+        return rows if plain else [best_of(row, how) for row in rows]
+
+
+def _row(outputs: Sequence[np.ndarray], index: int) -> Found:
+    """One image's detections; none whose box is not finite."""
+    boxes, scores, labels, count, *masks = (part[index] for part in outputs)
+    found = [part[:count] for part in (boxes, scores, labels, *masks)]
+    sound = np.isfinite(found[0]).all(1)
+    return Found(*(part[sound] for part in found))
+
+
+def open_file_detector(folder: Path, sidecar: Sidecar, threads: int | None = None) -> FileDetector:
+    """The detector of an exported folder; `threads` is all usable cores unless given.
+
+    Raises `VovnetError` for a runtime that is not known or cannot run the file, and
+    `MissingExtraError` for one that is not installed.
+    """
+    threads = threads or usable_cores()
+    files = [folder / name for name in sidecar.files]
+    if sidecar.runtime == "onnxruntime":
+        session = open_onnxruntime(files[0], threads)
+    elif sidecar.runtime == "openvino":
+        session = open_openvino(files[0], sidecar.precision, threads)
+    elif sidecar.runtime == "ncnn":
+        session = _ncnn_session(files, sidecar, threads)
+    else:
+        raise UnknownNameError("runtime", sidecar.runtime, FILE_RUNTIMES)
+    return FileDetector(sidecar, session)
+
+
+def _ncnn_session(files: Sequence[Path], sidecar: Sidecar, threads: int) -> Session:
+    """ncnn has no batches: images run one after the other."""
+    one = open_ncnn(files[0], files[1], 2, sidecar.precision, threads)
+    classes = len(sidecar.names)
+
+    def run(feeds: Any) -> list[np.ndarray]:
+        rows = [one(image) for image in feeds["images"]]
+        boxes, scores = (np.stack(column) for column in zip(*rows, strict=True))
+        return [boxes.reshape(len(rows), -1, 4), scores.reshape(len(rows), -1, classes)]
+
+    shape = [None, 3, *sidecar.input.size]
+    return Session(run, {"images": shape}, version("ncnn"), {})

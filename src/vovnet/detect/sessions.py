@@ -1,0 +1,200 @@
+"""A model file opened in its runtime: arrays in, arrays out, and torch is not needed for it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from vovnet.errors import MissingExtraError, VovnetError
+
+# The outputs of an end-to-end file that stand before its suppression.
+DENSE = ("decode/boxes", "decode/scores")
+# OpenVINO's capability and element type for each of our words.
+_HINTS = {"fp32": ("FP32", "f32"), "bf16": ("BF16", "bf16"), "fp16": ("FP16", "f16")}
+
+
+@dataclass(frozen=True)
+class Session:
+    """`run` takes arrays by the names of the inputs, and returns those of the outputs in order.
+
+    It may be called by several threads at once. `inputs` gives the shape of each input, as the file
+    has it: numbers, and anything else for what it leaves open.
+    """
+
+    run: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
+    inputs: dict[str, list[Any]]
+    version: str
+    metadata: Mapping[str, str]
+
+
+def open_onnxruntime(path: Path, threads: int, providers: list[Any] | None = None) -> Session:
+    """An ONNX file in ONNX Runtime, on the CPU unless other `providers` are named.
+
+    The threads do not spin while they wait, for others may have work for the processor. Raises
+    `VovnetError` for an operator that onnxruntime does not have.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "export") from None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors only
+    try:
+        session = ort.InferenceSession(path, options, providers=providers or _CPU)
+    except Exception as error:  # its kinds are private
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        reason = lines[0].rpartition("failed:")[2].strip()
+        raise VovnetError(f"{path.name}: onnxruntime cannot run it: {reason}") from error
+    inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
+
+    def run(feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return [np.asarray(output) for output in session.run(None, dict(feeds))]
+
+    metadata = session.get_modelmeta().custom_metadata_map
+    return Session(run, {i.name: list(i.shape) for i in inputs}, ort.__version__, metadata)
+
+
+_CPU = ["CPUExecutionProvider"]
+
+
+def open_openvino(path: Path, precision: str, threads: int) -> Session:
+    """An ONNX or IR file in OpenVINO on the CPU; of an end-to-end file all before its suppression.
+
+    Raises `VovnetError` for a format that this processor does not compute in.
+    """
+    core = openvino_core()
+    config = openvino_config(core, precision, threads)
+    try:
+        model = core.read_model(path)
+        compiled = core.compile_model(_before_suppression(model), "CPU", config)
+    except RuntimeError as error:
+        raise VovnetError(f"{path.name}: openvino cannot run it: {last_line(error)}") from error
+    return openvino_session(compiled)
+
+
+def openvino_session(compiled: Any) -> Session:
+    """The session of a compiled model; a request for every caller that is there at a time."""
+    free: SimpleQueue[Any] = SimpleQueue()
+    ports = list(compiled.outputs)
+
+    def run(feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            request = free.get_nowait()
+        except Empty:
+            request = compiled.create_infer_request()
+        results = request.infer(dict(feeds), share_inputs=True)
+        # The request owns the memory of its results and writes there again.
+        found = [results[port].copy() for port in ports]
+        free.put(request)
+        return found
+
+    shapes = {
+        port.get_any_name(): [d.get_length() if d.is_static else None for d in port.partial_shape]
+        for port in compiled.inputs
+    }
+    version = _import_openvino().__version__.partition("-")[0]
+    return Session(run, shapes, version, {})
+
+
+def _before_suppression(model: Any) -> Any:
+    """The model up to `DENSE` if it has these, else itself."""
+    ports = {name: port for op in model.get_ops() for port in op.outputs() for name in port.names}
+    if not all(name in ports for name in DENSE):
+        return model
+    images = [p for p in model.get_parameters() if "images" in p.output(0).names]
+    return _import_openvino().Model([ports[name] for name in DENSE], images)
+
+
+def openvino_core() -> Any:
+    """OpenVINO's core; raises `MissingExtraError` without the package."""
+    _import_openvino()
+    return _core()
+
+
+def _import_openvino() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("openvino", "bench") from None
+    return openvino
+
+
+@cache
+def _core() -> Any:
+    """The process's only core.
+
+    A core's CPU plugin has signals handled on a stack of its own until it is unloaded, and then
+    puts back what it found. Of two that do not end in the reverse order, one puts back what the
+    other has freed, and the next signal crashes the process. This one is never unloaded.
+    """
+    return _import_openvino().Core()
+
+
+def openvino_config(core: Any, precision: str, threads: int) -> dict[str, Any]:
+    """How to compile: the precision is always said, for on its own OpenVINO takes bf16 wherever
+    the processor has it. What int8 leaves in floating point takes the fastest format there is."""
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    if precision == "int8":
+        return config
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capability, hint = _HINTS[precision]
+    if capability not in able:
+        can = ", ".join(name for name, (word, _) in _HINTS.items() if word in able)
+        raise VovnetError(f"this processor does not compute in {precision}; it has {can}")
+    return {**config, "INFERENCE_PRECISION_HINT": hint}
+
+
+def last_line(error: Exception) -> str:
+    """OpenVINO's errors begin with the places in its source and end with what was wrong."""
+    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
+    return next(filter(None, reversed(lines)), "no reason given")
+
+
+def open_ncnn(parameters: Path, weights: Path, outputs: int, precision: str, threads: int) -> Any:
+    """A network of ncnn's files: a function of one image 3×H×W that gives its `outputs` arrays.
+
+    bf16 means bf16 weights and activations, summed in float32.
+    """
+    ncnn = import_ncnn()
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_bf16_storage = precision == "bf16"
+    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
+        setattr(net.opt, option, False)  # on by default, and coarser than said
+    if net.load_param(str(parameters)) or net.load_model(str(weights)):
+        raise VovnetError(f"{parameters.name}: ncnn cannot load it")
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        extractor = net.create_extractor()
+        pixels = np.ascontiguousarray(image)  # kept: ncnn reads it where it is, and later
+        extractor.input("in0", ncnn.Mat(pixels))
+        return [_extract(extractor, i) for i in range(outputs)]
+
+    return run
+
+
+def import_ncnn() -> Any:
+    """The package; raises `MissingExtraError` without it."""
+    try:
+        import ncnn
+    except ImportError:
+        raise MissingExtraError("ncnn", "bench") from None
+    return ncnn
+
+
+def _extract(extractor: Any, index: int) -> np.ndarray:
+    status, mat = extractor.extract(f"out{index}")
+    if status:
+        raise VovnetError(f"ncnn failed on output {index} with status {status}")
+    return np.array(mat)

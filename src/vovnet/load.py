@@ -1,0 +1,133 @@
+"""One way to a detector, whatever computes it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vovnet.detect.file_detector import FileDetector, open_file_detector
+from vovnet.detect.sessions import open_onnxruntime
+from vovnet.detect.sidecar import SIDECAR, Sidecar, read_sidecar
+from vovnet.errors import VovnetError, WeightsError
+from vovnet.limits import usable_cores
+from vovnet.shipped import has_torch, need_torch, shipped_onnx, weights_path
+
+# Runtimes that read an end-to-end ONNX file, and in which precision without more ado.
+_READERS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
+
+
+def load_detector(
+    weights: str | Path,
+    model: str | None = None,
+    *,
+    runtime: str | None = None,
+    precision: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    imgsz: int | None = None,
+    fuse: bool = False,
+    calibration: Sequence[Any] = (),
+) -> Any:
+    """The detector of a shipped name, a weights file, a run's folder, or what `export` wrote.
+
+    `runtime` is one of `vovnet.runtimes.RUNTIMES`; left out, it is torch's eager mode, the
+    exported file's own, or ONNX Runtime where torch is not installed. In torch the detector is a
+    `vovnet.models.Detector`, in eval mode; `fuse` folds its batch norms for speed (no training
+    after that). `precision` is fp32 unless given, or the exported file's. `model`, if given, must
+    be the one that the weights are for; `imgsz` is another input side in pixels than the weights'
+    own; `threads` all usable cores unless given; `calibration` holds pictures (see `detect`), a
+    few hundred of those trained on, for int8.
+
+    All of them have the same `detect()`, `names` and `input_spec`. Raises `WeightsError` and
+    `VovnetError` for what cannot be had, `MissingExtraError` for what is not installed.
+    """
+    path = Path(weights)
+    if (path / SIDECAR).is_file():
+        sidecar = read_sidecar(path)
+        _agree(str(weights), sidecar, model, runtime, precision, device, imgsz)
+        return open_file_detector(path, sidecar, threads)
+    if path.suffix == ".onnx":
+        return _open_onnx(path, model, runtime, precision, device, threads, imgsz)
+    if runtime is None:
+        runtime = "eager" if has_torch() else default_runtime(weights, device, imgsz)
+    precision = precision or "fp32"
+    twin = shipped_onnx(str(weights)) if imgsz is None and device == "cpu" else None
+    if twin is not None and precision in _READERS.get(runtime, ()):
+        return _open_onnx(twin, model, runtime, precision, device, threads, imgsz)
+    weights_path(weights)  # a name of nothing is told as such, with torch or without
+    need_torch()
+    from vovnet.models.weights import load_detector as load_torch
+    from vovnet.runtimes.as_detector import open_detector
+
+    plain = runtime == "eager" and precision == "fp32"
+    detector = load_torch(weights, model, imgsz=imgsz, device=device, fuse=fuse or not plain)
+    if plain:
+        return detector
+    return open_detector(
+        detector, runtime, precision, device=device, threads=threads, calibration=calibration
+    )
+
+
+def default_runtime(weights: str | Path, device: str = "cpu", imgsz: int | None = None) -> str:
+    """The runtime that starts fastest: ONNX Runtime for what ships as ONNX, else torch."""
+    there = shipped_onnx(str(weights)) is not None and device == "cpu" and imgsz is None
+    return "onnxruntime" if there else "eager"
+
+
+def _agree(
+    source: str,
+    sidecar: Sidecar,
+    model: str | None,
+    runtime: str | None,
+    precision: str | None,
+    device: str,
+    imgsz: int | None,
+) -> None:
+    """Raise `WeightsError` for something else than what a file was exported for."""
+    side = sidecar.input.size[0]
+    asked = {
+        "--model": (model, sidecar.model),
+        "--runtime": (runtime, sidecar.runtime),
+        "--precision": (precision, sidecar.precision),
+        "--imgsz": (imgsz, side),
+        "--device": (device, "cpu"),
+    }
+    for option, (wanted, there) in asked.items():
+        if wanted not in (None, there):
+            raise WeightsError(
+                f"{source}: was exported for {option} {there}, not {wanted}; "
+                f"leave out {option}, or export it again"
+            )
+
+
+def _open_onnx(
+    path: Path,
+    model: str | None,
+    runtime: str | None,
+    precision: str | None,
+    device: str,
+    threads: int | None,
+    imgsz: int | None,
+) -> FileDetector:
+    """The detector of an end-to-end ONNX file, which says itself what it is."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; check the path")
+    threads = threads or usable_cores()
+    session = open_onnxruntime(path, threads)
+    if "vovnet" not in session.metadata:
+        raise WeightsError(
+            f"{path}: does not say how its outputs are to be read, for vovnet export did not write "
+            "it; vovnet bench measures it"
+        )
+    facts = json.loads(session.metadata["vovnet"])
+    runtime, precision = runtime or "onnxruntime", precision or facts["precision"]
+    facts |= {"runtime": runtime, "precision": precision, "files": {path.name: ""}}
+    if runtime not in _READERS or precision not in (*_READERS[runtime], facts["precision"]):
+        able = ", ".join(_READERS)
+        raise VovnetError(f"{path}: runs in {able}, not in {runtime} {precision}")
+    sidecar = Sidecar.from_dict(facts, str(path))
+    _agree(str(path), sidecar, model, runtime, precision, device, imgsz)
+    if runtime == "onnxruntime":
+        return FileDetector(sidecar, session)
+    facts["outputs"] = "dense"
+    return open_file_detector(path.parent, Sidecar.from_dict(facts, str(path)), threads)

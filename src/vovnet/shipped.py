@@ -1,0 +1,66 @@
+"""What ships inside the package, and which file a name given as weights means; without torch."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from vovnet.errors import MissingExtraError, UnknownNameError, WeightsError
+
+_FOLDER = Path(__file__).parent / "models" / "shipped"
+
+# Name -> weights; beside those of everyday detectors lies the same as an end-to-end ONNX file,
+# which needs no torch.
+SHIPPED = {
+    name: _FOLDER / f"{name}.safetensors"
+    for name in (
+        "vovdet_nano.voc",
+        "vovdet_small.voc",
+        "dsod300-vovnet27_slim.voc",
+        "dsod300-vovnet27_slim.bccd",
+        "maskrcnn-vovnet19_slim.nuclei",
+    )
+}
+
+
+def shipped_onnx(name: str) -> Path | None:
+    """The end-to-end ONNX file that ships beside the weights of that name, if there is one."""
+    path = SHIPPED[name].with_suffix(".onnx") if name in SHIPPED else None
+    return path if path is not None and path.is_file() else None
+
+
+def weights_path(name_or_path: str | Path) -> Path:
+    """The file of a shipped name, of a run's folder (its best weights, else its last), or the path
+    itself; did-you-mean if it is none of them, `WeightsError` for a folder without weights."""
+    text = str(name_or_path)
+    if text in SHIPPED:
+        return SHIPPED[text]
+    if os.path.isdir(text):
+        files = [Path(text) / "weights" / f"{which}.safetensors" for which in ("best", "last")]
+        if not any(map(os.path.isfile, files)):
+            raise WeightsError(
+                f"{text}: no best or last weights in it; give a run's folder or an exported one"
+            )
+        return next(filter(os.path.isfile, files))
+    if not os.path.exists(text) and "/" not in text and not text.endswith(".safetensors"):
+        raise UnknownNameError("weights", text, SHIPPED)
+    return Path(text)
+
+
+def default_weights(model: str) -> str:
+    """The name of the shipped weights of a model; raises `UnknownNameError` if it has none."""
+    for name in SHIPPED:
+        if name.partition(".")[0] == model:
+            return name
+    known = [name.partition(".")[0] for name in SHIPPED]
+    raise UnknownNameError("model with shipped weights", model, known)
+
+
+def has_torch() -> bool:
+    """Whether torch is installed; it is not imported for that."""
+    return find_spec("torch") is not None
+
+
+def need_torch() -> None:
+    """Raise `MissingExtraError`, which says how to have it, if torch is not installed."""
+    if not has_torch():
+        raise MissingExtraError("torch", "train")
