@@ -27,6 +27,12 @@ class VovnetError(Exception):
     exit_code = EXIT_BAD_INPUT
 
 
+class RefusedError(VovnetError):
+    """What a gate does not let pass; nothing was written."""
+
+    exit_code = EXIT_REFUSED
+
+
 class UnknownNameError(VovnetError):
     """A name that is not in a table; the message offers the nearest ones."""
 

@@ -13,10 +13,10 @@ from vovnet.detect.run import Pictures, detect
 from vovnet.detect.sessions import Session, open_ncnn, open_onnxruntime, open_openvino
 from vovnet.detect.sidecar import Sidecar
 from vovnet.detect.suppress import COMPETING, best_found, best_of
-from vovnet.errors import UnknownNameError
+from vovnet.errors import MissingExtraError, UnknownNameError, WeightsError
 from vovnet.limits import usable_cores
 
-FILE_RUNTIMES = ("onnxruntime", "openvino", "ncnn")
+FILE_RUNTIMES = ("onnxruntime", "openvino", "ncnn", "eager")
 
 
 class FileDetector:
@@ -104,6 +104,8 @@ def open_file_detector(folder: Path, sidecar: Sidecar, threads: int | None = Non
         session = open_openvino(files[0], sidecar.precision, threads)
     elif sidecar.runtime == "ncnn":
         session = _ncnn_session(files, sidecar, threads)
+    elif sidecar.runtime == "eager":
+        session = _torch_session(files[0])
     else:
         raise UnknownNameError("runtime", sidecar.runtime, FILE_RUNTIMES)
     return FileDetector(sidecar, session)
@@ -121,3 +123,21 @@ def _ncnn_session(files: Sequence[Path], sidecar: Sidecar, threads: int) -> Sess
 
     shape = [None, 3, *sidecar.input.size]
     return Session(run, {"images": shape}, version("ncnn"), {})
+
+
+def _torch_session(file: Path) -> Session:
+    """A program of torch.export, in the process's own number of threads."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError("torch", "train") from None
+    try:
+        network = torch.export.load(file).module()
+    except Exception as error:  # zip, JSON, schema: each has its own kinds
+        raise WeightsError(f"{file}: torch cannot load it ({error}); export it again") from error
+
+    def run(feeds: Any) -> list[np.ndarray]:
+        with torch.inference_mode():
+            return [x.numpy() for x in network(torch.from_numpy(feeds["images"]))]
+
+    return Session(run, {"images": []}, torch.__version__, {})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vovnet.errors import VovnetError, WeightsError
+from vovnet.files import write_atomically
 from vovnet.input_spec import InputSpec
 
 FORMAT = 1
@@ -95,6 +96,12 @@ def read_sidecar(folder: Path) -> Sidecar:
                 f"{file}: is not the file that {SIDECAR} was written for; export it again"
             )
     return sidecar
+
+
+def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
+    """Write it beside the model's files."""
+    text = json.dumps(sidecar.to_dict(), indent=1, ensure_ascii=False)
+    write_atomically(folder / SIDECAR, text.encode())
 
 
 def file_hash(path: Path) -> str:

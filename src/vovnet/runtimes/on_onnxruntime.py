@@ -71,11 +71,11 @@ class Reader:
         return next(self.feeds, None)
 
 
-def quantize(path: Path, folder: Path, reader: Reader) -> Path:
+def quantize(path: Path, folder: Path, reader: Reader, keep: Sequence[str] = ()) -> Path:
     """A new file with unsigned 8-bit activations and signed 8-bit weights, per channel.
 
     Without VNNI the processor adds pairs of products in 16 bits, which saturate: there the
-    weights get 7 bits.
+    weights get 7 bits. Nodes named in `keep` stay in floating point.
     """
     _import_onnxruntime()
     from onnxruntime import quantization as q
@@ -88,6 +88,7 @@ def quantize(path: Path, folder: Path, reader: Reader) -> Path:
             quantized,
             reader,  # pyrefly: ignore[bad-argument-type]  # it need not be a subclass
             quant_format=q.QuantFormat.QDQ,
+            nodes_to_exclude=list(keep),
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
             per_channel=True,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,12 +54,18 @@ def open_file(path: Path, shape: Sequence[int], settings: Settings) -> Runner:
     )
 
 
-def quantize(model: Any, batches: list[Tensor]) -> Any:
-    """An OpenVINO model with int8 convolutions, calibrated on batches (NNCF)."""
+def quantize(
+    model: Any, batches: Sequence[Any], keep: Sequence[str] = (), skip: Sequence[str] = ()
+) -> Any:
+    """An OpenVINO model with int8 convolutions, calibrated on batches of its input (NNCF).
+
+    Layers named in `keep`, and those that a pattern of `skip` matches, stay in floating point.
+    """
     with converting("int8"):
         nncf = _import_nncf()
-        data = nncf.Dataset([batch.numpy() for batch in batches])
-        return nncf.quantize(model, data, subset_size=len(batches))
+        data = nncf.Dataset([np.asarray(batch) for batch in batches])
+        scope = nncf.IgnoredScope(names=list(keep), patterns=list(skip), validate=False)
+        return nncf.quantize(model, data, subset_size=len(batches), ignored_scope=scope)
 
 
 def _import_nncf() -> Any:

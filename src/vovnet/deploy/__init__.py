@@ -1,0 +1,1 @@
+"""From weights to a folder that runs elsewhere, and the proof that it finds the same things."""

@@ -1,0 +1,216 @@
+"""`vovnet export`: a folder with the model, its sidecar and a script, written once it is proven."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from vovnet import __version__
+from vovnet.data.record import Dataset
+from vovnet.deploy.formats import Format, Order, find_format
+from vovnet.deploy.gate import accuracies, compare, milliseconds, told
+from vovnet.deploy.sensitivity import most_sensitive
+from vovnet.detect.file_detector import FileDetector, open_file_detector
+from vovnet.detect.pictures import Picture
+from vovnet.detect.sidecar import SIDECAR, Sidecar, file_hash, write_sidecar
+from vovnet.errors import RefusedError, VovnetError
+from vovnet.models.detector import Detector
+
+_SCRIPTS = Path(__file__).parent / "scripts"
+_IMPORT = "import numpy as np\n"  # beside it stands that of the runtime
+# Shares of the layers, the most sensitive first, that stay in floating point until the drop fits.
+_KEPT = (0.0, 0.05, 0.15, 0.3, 0.6)
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What an export is judged by: pictures, and labelled images if there are some."""
+
+    pictures: Sequence[Picture]
+    truth: Dataset | None = None
+    max_drop: float = 0.01
+
+
+def export(
+    detector: Detector,
+    out: Path,
+    format_name: str,
+    order: Order,
+    proof: Proof,
+    *,
+    weights: str = "",
+    overwrite: bool = False,
+    note: Note = lambda line: None,
+) -> dict[str, Any]:
+    """Write a detector into a new folder `out`, and return what the gate found.
+
+    The model is run before its folder gets its name: box for box on `proof.pictures`, and by
+    accuracy on `proof.truth`. int8 that loses more than `proof.max_drop` keeps its most sensitive
+    layers in floating point. Raises `RefusedError` (exit 4) for a model that finds something else
+    or loses more, and leaves nothing behind; `VovnetError` for what a format cannot hold.
+    """
+    chosen = find_format(format_name, order)
+    if order.precision == "int8" and not len(order.pixels):
+        raise VovnetError("int8 needs pictures to calibrate on; give --data, or --calibration")
+    _free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        facts = _prove(detector, folder, chosen, order, proof, weights, note)
+        facts |= {"path": str(out), "format": format_name}
+        if out.exists():
+            shutil.rmtree(out)
+        os.chmod(folder, 0o755)
+        os.replace(folder, out)
+    except OSError as error:
+        raise VovnetError(f"{out}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return facts
+
+
+def _free(out: Path, overwrite: bool) -> None:
+    if not os.path.lexists(out):
+        return
+    if not (out / SIDECAR).is_file():
+        raise VovnetError(f"--out {out}: is there already, and no exported folder; give another")
+    if not overwrite:
+        raise VovnetError(f"--out {out}: is there already; give another, or --overwrite it")
+
+
+def _prove(
+    detector: Detector,
+    folder: Path,
+    chosen: Format,
+    order: Order,
+    proof: Proof,
+    weights: str,
+    note: Note,
+) -> dict[str, Any]:
+    """Write and judge, for int8 again with more layers kept until the drop fits."""
+    before = accuracies(detector, proof.truth) if proof.truth else {}
+    ranked: list[tuple[int, str]] = []
+    shares = _KEPT if order.precision == "int8" and before else _KEPT[:1]
+    facts: dict[str, Any] = {}
+    for share in shares:
+        if share and not ranked:
+            note("int8 loses too much; looking for the layers that it hurts most")
+            ranked = most_sensitive(detector, order.pixels)
+        kept = ranked[: round(share * len(ranked))]
+        keep = tuple(number for number, _ in kept)
+        exported = _write(detector, folder, chosen, replace(order, keep=keep), weights)
+        facts = _judge(detector, exported, folder, proof, before)
+        facts["kept_in_float"] = [name for _, name in kept]
+        if facts.get("map_50_95_drop", 0.0) <= proof.max_drop:
+            break
+    _refuse(facts, order, proof)
+    write_sidecar(folder, replace(exported.sidecar, measured=facts))
+    return facts
+
+
+def _write(
+    detector: Detector, folder: Path, chosen: Format, order: Order, weights: str
+) -> FileDetector:
+    """Write model, sidecar and script into the folder; returns the detector that reads it."""
+    for old in folder.iterdir():
+        old.unlink()
+    names = chosen.write(detector, folder, order)
+    whole = chosen.end_to_end and not order.raw
+    sidecar = Sidecar(
+        model=detector.name,
+        names=detector.names,
+        input=detector.input_spec,
+        runtime=chosen.runtime,
+        precision=order.precision,
+        files={name: file_hash(folder / name) for name in names},
+        outputs="detections" if whole else "dense",
+        batch=order.batch,
+        pixels=chosen.pixels,
+        masks=detector.masks,
+        weights=weights,
+        licence=detector.metadata.get("licence"),
+        versions=_versions(chosen.runtime),
+    )
+    write_sidecar(folder, sidecar)
+    if chosen.runtime != "eager":
+        (folder / "run.py").write_text(_script(chosen.runtime, whole), encoding="utf-8")
+    return open_file_detector(folder, sidecar)
+
+
+def _script(runtime: str, whole: bool) -> str:
+    """The folder's own program, of the parts that its runtime needs."""
+    backend = runtime if whole or runtime != "onnxruntime" else "onnxruntime_dense"
+    parts = ["head", backend, *([] if whole else ["suppress"]), "tail"]
+    first, *rest = ((_SCRIPTS / f"{part}.txt").read_text(encoding="utf-8") for part in parts)
+    return first.replace(_IMPORT, f"import {runtime}\n{_IMPORT}") + "".join(
+        f"\n\n{x}" for x in rest
+    )
+
+
+def _judge(
+    detector: Detector,
+    exported: FileDetector,
+    folder: Path,
+    proof: Proof,
+    before: dict[str, float],
+) -> dict[str, Any]:
+    likeness = compare(detector, exported, proof.pictures)
+    own_ms, exported_ms = milliseconds(detector, exported, proof.pictures[0])
+    facts: dict[str, Any] = {
+        "precision": exported.precision,
+        "runtime": exported.runtime,
+        "sha256": next(iter(exported.sidecar.files.values())),
+        "megabytes": round(
+            sum((folder / n).stat().st_size for n in exported.sidecar.files) / 1e6, 2
+        ),
+        "torch_ms": round(own_ms, 2),
+        "exported_ms": round(exported_ms, 2),
+        **told(likeness),
+        "exact": likeness.is_exact(),
+    }
+    if proof.truth is None:
+        return facts
+    after = accuracies(exported, proof.truth)
+    for key, value in before.items():
+        facts[f"{key}_torch"] = value
+        facts[f"{key}_exported"] = after.get(key)
+        facts[f"{key}_drop"] = value - after.get(key, 0.0)
+    return facts
+
+
+def _refuse(facts: dict[str, Any], order: Order, proof: Proof) -> None:
+    """Raise `RefusedError` for what must not go into use."""
+    drop = facts.get("map_50_95_drop")
+    if drop is not None and drop > proof.max_drop:
+        raise RefusedError(
+            f"refused: map_50_95 falls by {drop:.4f}, from {facts['map_50_95_torch']:.4f} to "
+            f"{facts['map_50_95_exported']:.4f}; --max-drop {proof.max_drop:g} allows less"
+        )
+    if order.precision == "fp32" and not facts["exact"]:
+        raise RefusedError(
+            f"refused: of {facts['boxes']} boxes {facts['matched']} are found again and "
+            f"{facts['extra']} others, scores differ by up to {facts['max_score_error']:.4f}; "
+            "this is no rounding"
+        )
+
+
+def _megabytes(files: Iterable[Path]) -> float:
+    return round(sum(file.stat().st_size for file in files) / 1e6, 2)
+
+
+def _versions(runtime: str) -> dict[str, str]:
+    """Of what wrote the model and of what runs it."""
+    packages = ("torch", "onnx", *({runtime, "nncf"} - {"eager"}))
+    found = {"vovnet": __version__}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,174 @@
+"""The formats of `vovnet export`: what each writes into its folder."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vovnet.detect.sessions import openvino_core
+from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.models.detector import Detector
+from vovnet.runtimes.convert import converting
+from vovnet.runtimes.end_to_end import join, write_network
+from vovnet.runtimes.on_ncnn import write_ncnn
+from vovnet.runtimes.on_onnxruntime import Reader, quantize
+from vovnet.runtimes.on_openvino import quantize as quantize_openvino
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be written: `batch` None leaves it open, `raw` leaves out the suppression.
+
+    `pixels` are prepared pictures N×H×W×3 uint8 for int8; the convolutions of these numbers, in
+    the order in which they are computed, `keep` floating point.
+    """
+
+    precision: str = "fp32"
+    batch: int | None = 1
+    raw: bool = False
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1, 3), np.uint8))
+    keep: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: what runs it, in which precisions, and the function that writes it.
+
+    `write` takes detector, folder and order, and returns the files' names, the one to open first.
+    `end_to_end` tells whether the suppression can be inside, `pixels` whether the normalisation is.
+    """
+
+    runtime: str
+    precisions: tuple[str, ...]
+    write: Callable[[Detector, Path, Order], list[str]]
+    end_to_end: bool = False
+    pixels: bool = True
+    any_batch: bool = True
+
+
+class DenseNetwork(nn.Module):
+    """Pixels, or with `pixels` off normalised images, to all boxes N×A×4 and scores N×A×C."""
+
+    def __init__(self, detector: Detector, *, pixels: bool) -> None:
+        super().__init__()
+        self.network = detector.network
+        self.dense = detector.decoder.dense  # pyrefly: ignore[missing-attribute]
+        self.size = detector.input_spec.size
+        self.pixels = pixels
+        self.register_buffer("mean", torch.tensor(detector.input_spec.mean))
+        self.register_buffer("std", torch.tensor(detector.input_spec.std))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images N×H×W×3 uint8, or normalised N×3×H×W."""
+        if self.pixels:
+            images = ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        return self.dense(self.network(images), self.size)
+
+
+def _write_onnx(detector: Detector, folder: Path, order: Order) -> list[str]:
+    with tempfile.TemporaryDirectory(prefix="vovnet-") as place:
+        network = Path(place) / "network.onnx"
+        write_network(detector, network, order.batch)
+        if order.precision == "int8":
+            reader = Reader("images", calibration_batches(detector, order))
+            network = quantize(network, Path(place), reader, _kept(network, order))
+        facts = {"precision": order.precision}
+        path = folder / "model.onnx"
+        join(detector, network, path, batch=order.batch, raw=order.raw, facts=facts)
+    return ["model.onnx"]
+
+
+def calibration_batches(detector: Detector, order: Order) -> list[Tensor]:
+    """The order's pictures as the network's inputs, in batches of its size; the last is full."""
+    size = order.batch or 1
+    images = detector.input_spec.normalize(order.pixels)
+    whole = len(images) - len(images) % size
+    return list(torch.from_numpy(images[:whole]).split(size)) if whole else []
+
+
+def _kept(network: Path, order: Order) -> list[str]:
+    """The names of the convolutions that an order keeps in floating point."""
+    import onnx
+
+    nodes = onnx.load_model(network, load_external_data=False).graph.node
+    names = [node.name for node in nodes if node.op_type == "Conv"]
+    return [names[number] for number in order.keep]
+
+
+def _write_openvino(detector: Detector, folder: Path, order: Order) -> list[str]:
+    core = openvino_core()
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="vovnet-") as place, converting("OpenVINO"):
+        network, dense = Path(place) / "network.onnx", Path(place) / "dense.onnx"
+        write_network(detector, network, order.batch)
+        join(detector, network, dense, batch=order.batch, raw=True)
+        model = core.read_model(dense)
+        if order.precision == "int8":
+            size = order.batch or 1
+            rows = [order.pixels[i : i + size] for i in range(0, len(order.pixels), size)]
+            rows = [row for row in rows if len(row) == size]
+            keep = [f"network/{name}" for name in _kept(network, order)]
+            model = quantize_openvino(model, rows, keep, skip=("decode/.*",))
+        # Saving maps the weights that are read from the file: before its folder goes.
+        half = order.precision in ("fp16", "bf16")
+        openvino.save_model(model, folder / "model.xml", compress_to_fp16=half)
+    return ["model.xml", "model.bin"]
+
+
+def _write_ncnn(detector: Detector, folder: Path, order: Order) -> list[str]:
+    network = DenseNetwork(detector, pixels=False).eval()
+    example = torch.zeros(1, 3, *detector.input_spec.size)
+    with torch.no_grad():
+        network(example)  # what it keeps for later is made now, and not while it is traced
+    names = ["model.ncnn.param", "model.ncnn.bin"]
+    with tempfile.TemporaryDirectory(prefix="vovnet-") as place:
+        for written, name in zip(write_ncnn(network, example, Path(place)), names, strict=True):
+            (folder / name).write_bytes(written.read_bytes())
+    return names
+
+
+def _write_torch(detector: Detector, folder: Path, order: Order) -> list[str]:
+    network = DenseNetwork(detector, pixels=True).eval()
+    example = torch.zeros(order.batch or 2, *detector.input_spec.size, 3, dtype=torch.uint8)
+    free = {0: torch.export.Dim("batch", min=1, max=1024)} if order.batch is None else None
+    with converting("torch.export"), torch.no_grad():
+        network(example)
+        program = torch.export.export(network, (example,), dynamic_shapes=(free,) if free else None)
+        torch.export.save(program, folder / "model.pt2")
+    return ["model.pt2"]
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format("onnxruntime", ("fp32", "int8"), _write_onnx, end_to_end=True),
+    "openvino": Format("openvino", ("fp32", "bf16", "fp16", "int8"), _write_openvino),
+    "ncnn": Format("ncnn", ("fp32", "bf16"), _write_ncnn, pixels=False, any_batch=False),
+    "torch": Format("eager", ("fp32",), _write_torch),
+}
+
+
+def find_format(name: str, order: Order) -> Format:
+    """The format of that name; raises `VovnetError` for what it cannot hold."""
+    if name not in FORMATS:
+        raise UnknownNameError("format", name, FORMATS)
+    chosen = FORMATS[name]
+    if order.precision not in chosen.precisions:
+        able = ", ".join(chosen.precisions)
+        raise VovnetError(f"--precision {order.precision}: {name} has {able}")
+    if order.batch != 1 and not chosen.any_batch:
+        raise VovnetError(f"--batch: {name} runs one image at a time; leave it out")
+    return chosen
+
+
+def picture_pixels(detector: Detector, pictures: Sequence[Any]) -> np.ndarray:
+    """Pictures, as `detect` takes them, prepared: N×H×W×3 uint8."""
+    from vovnet.detect.pictures import to_pictures
+
+    spec = detector.input_spec
+    seen, _ = to_pictures(list(pictures), shrink_to=max(spec.size))
+    return np.stack([spec.prepare(picture.image, picture.size)[0] for picture in seen])
