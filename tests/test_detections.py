@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 from vovnet.detections import Detections
 from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.images.drawing import draw_detections
 
 NAMES = ("cat", "dog", "hot air balloon")
 
@@ -126,3 +128,47 @@ def test_to_supervision(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(VovnetError, match=r"pip install supervision$"):
         found.to_supervision()
+
+
+def two_objects() -> Detections:
+    return Detections(
+        np.array([[10, 20, 50, 40], [0, 0, 100, 50]]),
+        np.array([0.9, 0.5]),
+        np.array([1, 0]),
+        names=("cat", "dog"),
+        image_size=(50, 100),
+    )
+
+
+def test_rows_and_yolo_lines_by_hand():
+    assert two_objects().to_rows() == [
+        {"label": "dog", "score": pytest.approx(0.9), "x1": 10, "y1": 20, "x2": 50, "y2": 40},
+        {"label": "cat", "score": 0.5, "x1": 0, "y1": 0, "x2": 100, "y2": 50},
+    ]
+    assert two_objects().to_yolo() == [
+        "1 0.300000 0.600000 0.400000 0.400000",
+        "0 0.500000 0.500000 1.000000 1.000000",
+    ]
+    assert two_objects().to_yolo(scores=True)[1].endswith(" 1.000000 0.500000")
+    with pytest.raises(ValueError, match="image_size is not known"):
+        replace(two_objects(), image_size=None).to_yolo()
+
+
+def test_they_print_readably():
+    assert str(two_objects()).splitlines() == [
+        "2 found in 100×50",
+        "  dog          0.900  10.0 20.0 50.0 40.0",
+        "  cat          0.500  0.0 0.0 100.0 50.0",
+    ]
+
+
+def test_plot_takes_the_picture_or_opens_it(tmp_path):
+    pixels = np.full((50, 100, 3), 200, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    drawn = two_objects().plot(pixels)
+    assert drawn.tobytes() == draw_detections(Image.fromarray(pixels), two_objects()).tobytes()
+    assert replace(two_objects(), path=tmp_path / "a.png").plot().tobytes() == drawn.tobytes()
+    with pytest.raises(ValueError, match="know no path"):
+        two_objects().plot()
+    with pytest.raises(ValueError, match="100×50, not"):
+        two_objects().plot(pixels.transpose(1, 0, 2).copy())

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.images import load_image
+from vovnet.images.orientation import upright
 
 
 # eq=False: comparing arrays gives arrays, so a generated __eq__ could only raise.
@@ -174,6 +177,61 @@ class Detections:
             image_size=image_size,
             path=path,
         )
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """A table: one row an object, best first as found, with "label", "score" and the corners
+        "x1", "y1", "x2", "y2" in pixels of the original image."""
+        corners = ("x1", "y1", "x2", "y2")
+        return [
+            {"label": self.names[label], "score": score, **dict(zip(corners, box, strict=True))}
+            for label, score, box in self._rows()
+        ]
+
+    def to_yolo(self, *, scores: bool = False) -> list[str]:
+        """Lines of a YOLO label file: class, centre x, centre y, width and height, the latter four
+        as shares of the image; with `scores` the score at the end.
+
+        Raises ValueError if the image's size is not known.
+        """
+        if self.image_size is None:
+            raise ValueError("image_size is not known, of which YOLO's numbers are shares")
+        height, width = self.image_size
+        lines = []
+        for label, score, (x1, y1, x2, y2) in self._rows():
+            centre = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
+            shares = (*centre, (x2 - x1) / width, (y2 - y1) / height)
+            numbers = (*shares, score) if scores else shares
+            lines.append(" ".join([str(label), *(f"{number:.6f}" for number in numbers)]))
+        return lines
+
+    def plot(self, image: Image.Image | np.ndarray | None = None) -> Image.Image:
+        """The annotated picture: a copy of `image` (RGB; default: the file at `path`) with a box
+        and "name score" for every object, and its mask half transparent.
+
+        Raises ValueError if there is neither an image nor a path, or the image has another size.
+        """
+        from vovnet.images.drawing import draw_detections
+
+        if image is None:
+            if self.path is None:
+                raise ValueError("give the image: these detections know no path")
+            image = load_image(self.path)
+        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        picture = upright(picture).convert("RGB")
+        if self.image_size not in (None, (picture.height, picture.width)):
+            raise ValueError(
+                f"the image is {picture.height}×{picture.width}, not {self.image_size}"
+            )
+        return draw_detections(picture, self)
+
+    def __str__(self) -> str:
+        """One line an object: name, score, corners."""
+        size = "" if self.image_size is None else f" in {self.image_size[1]}×{self.image_size[0]}"
+        lines = [f"{len(self)} found{size}"]
+        for label, score, box in self._rows():
+            corners = " ".join(f"{value:.1f}" for value in box)
+            lines.append(f"  {self.names[label]:<12} {score:.3f}  {corners}")
+        return "\n".join(lines)
 
     def to_supervision(self) -> Any:
         """A `supervision.Detections`, class names under `data["class_name"]`.

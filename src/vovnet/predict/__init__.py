@@ -1,6 +1,6 @@
 """From files to drawn and listed detections."""
 
-from vovnet.predict.draw import draw_detections as draw_detections
+from vovnet.images.drawing import draw_detections as draw_detections
 from vovnet.predict.run import Row as Row
 from vovnet.predict.run import predict_files as predict_files
 from vovnet.predict.sources import Sources as Sources

@@ -17,7 +17,7 @@ from vovnet.detections import Detections
 from vovnet.errors import VovnetError
 from vovnet.files import refuse_replacing, write_atomically
 from vovnet.images import open_image
-from vovnet.predict.draw import draw_detections
+from vovnet.images.drawing import draw_detections
 
 _AHEAD = 2  # images decoded before their turn
 

@@ -1,15 +1,44 @@
 """Detections drawn on their image."""
 
 import colorsys
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vovnet.detections import Detections
 from vovnet.images.orientation import upright
 
 
-def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
+class Drawable(Protocol):
+    """What is drawn: `vovnet.Detections`."""
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """N×4 xyxy in pixels of the picture."""
+        ...
+
+    @property
+    def scores(self) -> np.ndarray:
+        """N."""
+        ...
+
+    @property
+    def labels(self) -> np.ndarray:
+        """N, indices of `names`."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        ...
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """N×H×W bool."""
+        ...
+
+
+def draw_detections(image: Image.Image, detections: Drawable) -> Image.Image:
     """A copy of an RGB image with a box and "name score" for every detection, best on top.
 
     Masks are laid over the picture half transparent. What EXIF turns for display is turned first,
@@ -20,7 +49,7 @@ def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
     unit = max(image.size) / 640
     width = max(2, round(3 * unit))
     font = ImageFont.load_default(size=max(11, round(16 * unit)))
-    for i in reversed(range(len(detections))):
+    for i in reversed(range(len(detections.labels))):
         label = int(detections.labels[i])
         colour = _colour(label, len(detections.names))
         box = [float(v) for v in detections.boxes[i]]
@@ -29,14 +58,14 @@ def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
     return canvas
 
 
-def _with_masks(image: Image.Image, detections: Detections) -> Image.Image:
+def _with_masks(image: Image.Image, detections: Drawable) -> Image.Image:
     """A copy of the image with every mask tinted: by class, or one hue an object if there is one
     class, so that neighbours can be told apart."""
     if detections.masks is None:
         return image.copy()
     pixels = np.asarray(image).copy()
     classes = len(detections.names)
-    for i in reversed(range(len(detections))):
+    for i in reversed(range(len(detections.labels))):
         colour = _colour(int(detections.labels[i]) if classes > 1 else i, max(2, classes))
         mask = detections.masks[i]
         pixels[mask] = (pixels[mask] + np.array(colour)) // 2
