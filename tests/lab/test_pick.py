@@ -10,7 +10,15 @@ from vovnet.cli import main
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.bench import Protocol
 from vovnet.lab.competitor import Job
-from vovnet.lab.pick import config_text, jobs_for, pick, read_accuracies, table, to_candidate
+from vovnet.lab.pick import (
+    _accuracy,
+    config_text,
+    jobs_for,
+    pick,
+    read_accuracies,
+    table,
+    to_candidate,
+)
 from vovnet.lab.row import BenchRow
 from vovnet.models.weights import load_detector
 from vovnet.runtimes import write_onnx
@@ -76,11 +84,15 @@ def test_rows_become_candidates(bench_row):
         assert to_candidate(wrong, None).unusable == f"wrong output: {words}"
 
 
-def test_int8_has_no_accuracy_but_what_is_measured(bench_row):
+def test_int8_has_the_accuracy_that_was_measured_of_it_and_no_other(bench_row):
     row = BenchRow.from_dict(bench_row("m", precision="int8"))
-    candidate = to_candidate(row, 0.4)
-    assert "accuracy" not in candidate.values
-    assert candidate.missing["accuracy"] == "int8 was calibrated on noise"
+    job, plain = Job("m", runtime="onnxruntime", precision="int8"), Job("m", precision="bf16")
+    known: dict = {"m": 0.4}
+    assert [_accuracy(one, known) for one in (job, plain)] == [None, 0.4]
+    assert _accuracy(job, known | {job: 0.3}) == 0.3
+    assert to_candidate(row, 0.3).values["accuracy"] == 0.3
+    missing = to_candidate(row, None).missing["accuracy"]
+    assert missing == "int8 was calibrated on noise; give --data to evaluate on"
 
 
 def test_a_stranger_is_compared_by_the_network_alone(nano, tmp_path):

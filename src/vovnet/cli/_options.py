@@ -12,6 +12,7 @@ from vovnet.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, VovnetError
 from vovnet.shipped import SHIPPED, default_weights
 
 DEFAULT_WEIGHTS = "vovdet_nano.voc"
+_CHOSEN = ("weights", "runtime", "precision", "imgsz", "device")
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON on stdout.")]
 Overwrite = Annotated[bool, Parameter(negative=())]
@@ -47,7 +48,8 @@ class Choice:
         """
         given = {key: value for key, value in vars(self).items() if value is not None}
         if self.config is not None:
-            given = read_choice(self.config) | given | {"config": None}
+            named = read_choice(self.config)
+            given = {key: named[key] for key in _CHOSEN} | given | {"config": None}
         choice = Choice(**given)
         weights = choice.weights or (
             default_weights(choice.model) if choice.model else DEFAULT_WEIGHTS
@@ -101,17 +103,16 @@ class Shown:
 
 
 def read_choice(config: Path) -> dict[str, Any]:
-    """Weights, runtime, precision, imgsz and device of a file that `vovnet pick` wrote."""
+    """`_CHOSEN`, data and split of a file that `vovnet pick` wrote."""
     from vovnet.data.yaml_file import parse_yaml
 
     try:
         values = parse_yaml(config.read_text(encoding="utf-8"), str(config))
     except OSError as error:
         raise VovnetError(f"--config {config}: cannot be read ({error.strerror})") from None
-    keys = ("weights", "runtime", "precision", "imgsz", "device")
-    if not isinstance(values, dict) or not all(key in values for key in keys):
+    if not isinstance(values, dict) or not all(key in values for key in _CHOSEN):
         raise VovnetError(f"--config {config}: is not what vovnet pick --out writes")
-    return {key: values[key] for key in keys}
+    return {key: values.get(key) for key in (*_CHOSEN, "data", "split")}
 
 
 def exit_code(failed: int, rows: int) -> int:

@@ -1,16 +1,14 @@
 """The verb export."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from vovnet.cli._options import Choice, Json, Many, Overwrite
+from vovnet.cli._options import Choice, Json, Many, Overwrite, read_choice
 from vovnet.cli._print import note, print_json
 from vovnet.errors import EXIT_OK, VovnetError
-
-_CALIBRATION = 300  # pictures; more change nothing
 
 
 @Parameter(name="*")
@@ -29,6 +27,13 @@ class Judged:
     """Files, folders or globs whose boxes are compared (default: of --data, or scikit-image's)."""
     calibration: Annotated[list[str] | None, Many] = None
     """Files, folders or globs of pictures for int8, a few hundred (default: those of --data)."""
+
+    def over(self, config: Path | None) -> "Judged":
+        """With the data of a choice of `vovnet pick` where none were given."""
+        if config is None or self.data is not None:
+            return self
+        values = read_choice(config)
+        return replace(self, data=values["data"], split=self.split or values["split"])
 
 
 def export(
@@ -65,7 +70,9 @@ def export(
     from vovnet.deploy.export import export as export_detector
     from vovnet.deploy.formats import FORMATS, Order, find_format, picture_pixels
 
-    choice, name = choice.resolved(), format or _format_of(choice)
+    judged = judged.over(choice.config)
+    choice = choice.resolved()
+    name = format or _format_of(choice)
     precision = choice.precision or "fp32"
     order = Order(precision, _batch(batch), not nms)
     find_format(name, order)
@@ -118,6 +125,7 @@ def _torch_detector(choice: Choice) -> Any:
 def _proof(detector: Any, judged: Judged, precision: str) -> tuple[Any, list[Any]]:
     """What judges, and for int8 the pictures to calibrate on, of which none judges."""
     from vovnet.data.open import open_dataset, parse_source
+    from vovnet.deploy.calibration import COUNT, calibration_pictures
     from vovnet.deploy.export import Proof
     from vovnet.detect.pictures import to_pictures
     from vovnet.predict import expand_sources
@@ -127,7 +135,7 @@ def _proof(detector: Any, judged: Judged, precision: str) -> tuple[Any, list[Any
         path, given = parse_source(judged.data)
         truth = open_dataset(path, judged.split or given, detector.names, purpose="val")
         if precision == "int8" and not judged.calibration:
-            learned = _training_pictures(path, truth)
+            learned = calibration_pictures(path, truth)
     calibration = expand_sources(judged.calibration) if judged.calibration else learned
     if judged.pictures:
         shown: list[Any] = list(expand_sources(judged.pictures))
@@ -137,22 +145,7 @@ def _proof(detector: Any, judged: Judged, precision: str) -> tuple[Any, list[Any
         shown = _photographs()
     side = max(detector.input_spec.size)
     pictures = to_pictures(shown, shrink_to=side)[0]
-    return Proof(pictures, truth, judged.max_drop), list(calibration[:_CALIBRATION])
-
-
-def _training_pictures(path: Path, truth: Any) -> list[Path]:
-    """Pictures of the split that is trained on, evenly over it; none that judges."""
-    from vovnet.data.open import open_dataset
-
-    learned = open_dataset(path, None, truth.names, drop_unknown=True)
-    judging = {record.path for record in truth.records}
-    paths = [record.path for record in learned.records if record.path not in judging]
-    if not paths:
-        raise VovnetError(
-            f"{path}: has no pictures beside those that judge; give some by --calibration"
-        )
-    step = max(1, len(paths) // _CALIBRATION)
-    return paths[::step]
+    return Proof(pictures, truth, judged.max_drop), list(calibration[:COUNT])
 
 
 def _photographs() -> list[Path]:

@@ -1,8 +1,11 @@
 """The verb pick."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from vovnet.cli._folder import run_folder
 from vovnet.cli._options import Choice, Json, Many, split_commas
@@ -10,14 +13,41 @@ from vovnet.cli._print import note, print_json, print_table, without
 from vovnet.errors import EXIT_OK, EXIT_REFUSED, VovnetError
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Bounds:
+    """What a choice must keep to."""
+
+    max_ms: float | None = None
+    """Most milliseconds for one image, from JPEG to boxes (the network alone, if a candidate is no
+    detector of ours)."""
+    max_joules: float | None = None
+    """Most joules for one image, idle power included."""
+    max_memory: float | None = None
+    """Most megabytes (10⁶ bytes) of peak memory."""
+    min_map: float | None = None
+    """Least mAP, IoU .50:.95."""
+
+    def limits(self) -> Any:
+        """The limits that were given, by quantity; raises `VovnetError` unless all are above 0."""
+        given = {
+            "latency": self.max_ms,
+            "energy": self.max_joules,
+            "memory": self.max_memory,
+            "accuracy": self.min_map,
+        }
+        limits = {name: limit for name, limit in given.items() if limit is not None}
+        for name, limit in limits.items():
+            if not limit > 0:
+                raise VovnetError(f"limit of {name} {limit:g}: must be above 0")
+        return limits
+
+
 def pick(
     *,
     task: Literal["detect"] = "detect",
     candidates: Annotated[list[str] | None, Many] = None,
-    max_ms: float | None = None,
-    max_joules: float | None = None,
-    max_memory: float | None = None,
-    min_map: float | None = None,
+    bounds: Bounds = Bounds(),  # frozen
     objective: Literal["latency", "accuracy", "energy", "memory"] | None = None,
     data: str | None = None,
     split: str | None = None,
@@ -32,7 +62,8 @@ def pick(
     """Measure detectors in every runtime on this machine and choose one within your limits.
 
     Of those within all limits the best by the objective is chosen, ties by latency. Accuracy is
-    that of the weights in float32, which bf16 keeps; int8, calibrated on noise, has none here.
+    that of the weights in float32, which bf16 keeps. With --data int8 is calibrated on images of
+    the training split, and has an accuracy of its own; without, it has none.
 
     Parameters
     ----------
@@ -40,15 +71,6 @@ def pick(
         What the candidates do.
     candidates
         Weights (shipped names or .safetensors files) or models (default: what ships).
-    max_ms
-        Most milliseconds for one image, from JPEG to boxes (the network alone, if a candidate is no
-        detector of ours).
-    max_joules
-        Most joules for one image, idle power included.
-    max_memory
-        Most megabytes (10⁶ bytes) of peak memory.
-    min_map
-        Least mAP, IoU .50:.95.
     objective
         What to be best in (default: accuracy if it is known of all, else latency).
     data
@@ -73,7 +95,7 @@ def pick(
     from vovnet.lab.pick import pick as measure_and_pick
     from vovnet.shipped import SHIPPED
 
-    limits = _limits(latency=max_ms, energy=max_joules, memory=max_memory, accuracy=min_map)
+    limits = bounds.limits()
     names = candidates or list(SHIPPED)
     _check_out(out, [*names, data or "", *(val_results or [])])
     jobs = jobs_for(
@@ -84,10 +106,16 @@ def pick(
         precisions=split_commas(precision or []),
     )
     accuracies = _accuracies(names, data, split, val_results or [], imgsz, device)
+    if data is not None:
+        accuracies |= _int8_accuracies(jobs, data, split)
     picked = measure_and_pick(jobs, accuracies, limits, objective, note=note)
     if all(candidate.unusable for candidate in picked.candidates.values()):
         raise VovnetError(f"no candidate can be used; the first: {picked.decision.fell[0][1]}")
-    path = _write(config_text(picked), out) if picked.decision.choice is not None else None
+    path = (
+        _write(config_text(picked, data, split), out)
+        if picked.decision.choice is not None
+        else None
+    )
     _show(picked, path, as_json)
     return EXIT_OK if path else EXIT_REFUSED
 
@@ -100,15 +128,6 @@ def _check_out(out: Path | None, inputs: Iterable[str | Path]) -> None:
         refuse_replacing("--out", [out], map(Path, inputs), overwrite=True)
 
 
-def _limits(**given: float | None) -> Any:
-    """The limits that were given."""
-    limits = {name: limit for name, limit in given.items() if limit is not None}
-    for name, limit in limits.items():
-        if not limit > 0:
-            raise VovnetError(f"limit of {name} {limit:g}: must be above 0")
-    return limits
-
-
 def _accuracies(
     names: list[str],
     data: str | None,
@@ -116,13 +135,15 @@ def _accuracies(
     files: list[Path],
     imgsz: int | None,
     device: str,
-) -> dict[str, float]:
+) -> dict[Any, float]:
     """mAP by candidate: evaluated here if there is data, else as the files say."""
     from vovnet.data.open import open_dataset, parse_source
     from vovnet.evaluate.run import evaluate
     from vovnet.lab.pick import read_accuracies
 
-    accuracies = {name: value for path in files for name, value in read_accuracies(path).items()}
+    accuracies: dict[Any, float] = {
+        name: value for path in files for name, value in read_accuracies(path).items()
+    }
     if data is None:
         return accuracies
     path, given_split = parse_source(data)
@@ -138,6 +159,34 @@ def _accuracies(
         if metrics["map_50_95"] is not None:
             accuracies[name] = metrics["map_50_95"]
     return accuracies
+
+
+def _int8_accuracies(jobs: Iterable[Any], data: str, split: str | None) -> dict[Any, float]:
+    """mAP of every int8 job whose weights know the classes of the data."""
+    from vovnet.data.open import open_dataset, parse_source
+    from vovnet.deploy.calibration import calibration_pictures
+    from vovnet.evaluate.run import evaluate
+    from vovnet.load import load_detector
+
+    path, given_split = parse_source(data)
+    accuracies: dict[Any, float] = {}
+    for job in (job for job in jobs if job.precision == "int8"):
+        note(f"evaluating {job.model} {job.runtime} int8")
+        how = {"imgsz": job.imgsz, "device": job.device}
+        try:
+            plain = load_detector(job.model, runtime="eager", **how)
+            truth = open_dataset(path, split or given_split, plain.names, purpose="val")
+            detector = load_detector(
+                job.model,
+                runtime=job.runtime,
+                precision="int8",
+                calibration=calibration_pictures(path, truth),
+                **how,
+            )
+            accuracies[job] = evaluate(detector, truth)["map_50_95"]
+        except VovnetError as error:
+            note(f"{job.model} {job.runtime} int8: no accuracy: {error}")
+    return {job: value for job, value in accuracies.items() if value is not None}
 
 
 def _write(text: str, out: Path | None) -> Path:

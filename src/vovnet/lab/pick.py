@@ -41,6 +41,10 @@ _UNUSUAL = {"cpu": ("fp16",)}  # few processors compute in it
 _FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn", "tensorrt": "tensorrt"}
 
 
+# mAP by weights, and of int8, which loses some, by job.
+Accuracies = Mapping["str | Job", float]
+
+
 @dataclass(frozen=True)
 class Picked:
     """What `pick` found: the decision, every row behind it, and which jobs were measured twice."""
@@ -90,7 +94,7 @@ def jobs_for(
 
 def pick(
     jobs: Sequence[Job],
-    accuracies: Mapping[str, float],
+    accuracies: Accuracies,
     limits: Limits,
     objective: Objective | None = None,
     *,
@@ -100,9 +104,10 @@ def pick(
 ) -> Picked:
     """Measure the jobs and choose one within the limits.
 
-    `accuracies` are mAP by the jobs' models. The objective is accuracy if that of every model is
-    given, else latency: the best value wins, ties go by latency. Latency is from JPEG to boxes, or
-    the network's own for all if a candidate is no detector of ours.
+    `accuracies` are mAP by the jobs' models, and of int8, which loses some, by job. The objective
+    is accuracy if that of every model is given, else latency: the best value wins, ties go by
+    latency. Latency is from JPEG to boxes, or the network's own for all if a candidate is no
+    detector of ours.
     """
     if objective is None:
         objective = "accuracy" if all(j.model in accuracies for j in jobs) else "latency"
@@ -117,7 +122,7 @@ def pick(
     while True:
         whole = all(row.stages_ms for row in rows.values() if row.error is None)
         candidates = {
-            job: to_candidate(row, accuracies.get(job.model), whole) for job, row in rows.items()
+            job: to_candidate(row, _accuracy(job, accuracies), whole) for job, row in rows.items()
         }
         decision = decide(list(candidates.values()), limits, objective)
         picked = Picked(decision, candidates, rows, frozenset(finalists), limits, objective)
@@ -129,6 +134,11 @@ def pick(
             known = rows[job].peak_memory_bytes
             rows[job] = row if known.value is None else replace(row, peak_memory_bytes=known)
         finalists.update(unsure)
+
+
+def _accuracy(job: Job, accuracies: Accuracies) -> float | None:
+    """That of float32, which bf16 and fp16 keep; int8 has its own."""
+    return accuracies.get(job if job.precision == "int8" else job.model)
 
 
 def _unsure(picked: Picked) -> list[Job]:
@@ -149,8 +159,8 @@ def _unsure(picked: Picked) -> list[Job]:
 
 
 def to_candidate(row: BenchRow, accuracy: float | None, whole: bool = True) -> Candidate:
-    """A bench row as a candidate, with the accuracy of its weights in float32 if known, which bf16
-    and fp16 keep and int8 need not. `whole`: latency is from JPEG to boxes where that is known."""
+    """A bench row as a candidate, with its accuracy if that is known. `whole`: latency is from JPEG
+    to boxes where that is known."""
     stages = row.stages_ms if whole and row.stages_ms else {}
     measured = {
         "latency": (stages.get("end_to_end", row.latency_ms), 1.0),
@@ -161,8 +171,8 @@ def to_candidate(row: BenchRow, accuracy: float | None, whole: bool = True) -> C
     missing: dict[Objective, str] = {}
     for quantity in OBJECTIVES:
         if quantity == "accuracy":
-            if row.precision == "int8":
-                missing[quantity] = "int8 was calibrated on noise"
+            if accuracy is None and row.precision == "int8":
+                missing[quantity] = "int8 was calibrated on noise; give --data to evaluate on"
             elif accuracy is None:
                 missing[quantity] = "give --val-results, or --data to evaluate on"
             else:
@@ -218,8 +228,10 @@ def table(picked: Picked) -> list[dict[str, Any]]:
     return rows
 
 
-def choice_values(picked: Picked) -> dict[str, Any]:
-    """The choice, with what was measured and where, as plain values.
+def choice_values(
+    picked: Picked, data: str | None = None, split: str | None = None
+) -> dict[str, Any]:
+    """The choice, with what was measured, where and on which data, as plain values.
 
     Raises ValueError if nothing was chosen.
     """
@@ -237,6 +249,8 @@ def choice_values(picked: Picked) -> dict[str, Any]:
         "device": job.device,
         "objective": picked.objective,
         "limits": dict(picked.limits),
+        "data": data,
+        "split": split,
         "measured": {
             "accuracy": choice.values.get("accuracy"),
             "latency_ms": asdict(row.latency_ms),
@@ -250,10 +264,12 @@ def choice_values(picked: Picked) -> dict[str, Any]:
     }
 
 
-def config_text(picked: Picked) -> str:
+def config_text(picked: Picked, data: str | None = None, split: str | None = None) -> str:
     """`choice_values` as YAML with a line that says what it is."""
     head = "# Chosen by `vovnet pick` on the machine below.\n"
-    return head + yaml.safe_dump(choice_values(picked), sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(
+        choice_values(picked, data, split), sort_keys=False, allow_unicode=True
+    )
 
 
 def read_accuracies(path: Path) -> dict[str, float]:
