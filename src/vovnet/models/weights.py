@@ -19,6 +19,7 @@ from vovnet.errors import UnknownNameError, VovnetError, WeightsError
 from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
+from vovnet.models.fetched import PUBLISHED, fetched_path, list_fetched
 from vovnet.models.input_spec import InputSpec
 from vovnet.models.layers import fuse_norms
 from vovnet.models.misfit import misfit, not_finite
@@ -62,7 +63,7 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[st
             keys = file.keys() if with_tensors else []
             tensors = {key: file.get_tensor(key) for key in keys}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: {_why_unreadable(path, error)}") from None
+        raise WeightsError(f"{path}: {why_unreadable(path, error)}") from None
     if _KEY not in metadata:
         raise WeightsError(f"{path}: no vovnet metadata inside; it was not written by vovnet")
     try:
@@ -79,7 +80,8 @@ def load_metadata(path: Path) -> dict[str, Any]:
     return _read(path, with_tensors=False)[1]
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Why a file is no safetensors file that can be read, and the mend."""
     if isinstance(error, PermissionError):
         return "permission denied; make it readable for this user"
     with open(path, "rb") as file:
@@ -90,8 +92,9 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def weights_path(name_or_path: str | Path) -> Path:
-    """The file of a shipped name, of a run's folder (its best weights, else its last), or the path
-    itself; did-you-mean if it is none of them, `WeightsError` for a folder without weights."""
+    """The file of a shipped name, of a run's folder (its best weights, else its last), of a name
+    that was fetched, or the path itself; did-you-mean if it is none of them, `WeightsError` for a
+    folder without weights and for a name that is to be fetched first."""
     text = str(name_or_path)
     if text in SHIPPED:
         return SHIPPED[text]
@@ -100,9 +103,14 @@ def weights_path(name_or_path: str | Path) -> Path:
         if not any(map(os.path.isfile, files)):
             raise WeightsError(f"{text}: no best or last weights in it; give a run's folder")
         return next(filter(os.path.isfile, files))
-    if not os.path.exists(text) and "/" not in text and not text.endswith(".safetensors"):
-        raise UnknownNameError("weights", text, SHIPPED)
-    return Path(text)
+    if os.path.exists(text) or "/" in text or text.endswith(".safetensors"):
+        return Path(text)
+    fetched = fetched_path(text)
+    if os.path.isfile(fetched):
+        return fetched
+    if text in PUBLISHED.values():
+        raise WeightsError(f"{text}: not there yet; type: vovnet fetch hf:timm/{text}")
+    raise UnknownNameError("weights", text, [*SHIPPED, *list_fetched()])
 
 
 def default_weights(model: str) -> str:
@@ -124,6 +132,20 @@ def shipped_rows(pattern: str) -> list[dict[str, Any]]:
             row = {key: metrics.get(key) for key in ("map_50", "map_50_95")}
             row["measured_on"] = _measured_on(metrics.get("command", ""))
             rows.append({"name": name, **row, "licence": metadata.get("licence")})
+    return rows
+
+
+def fetched_rows(pattern: str) -> list[dict[str, Any]]:
+    """What `vovnet models` tells of fetched weights whose names match a shell pattern."""
+    rows = []
+    for name in list_fetched():
+        if fnmatchcase(name, pattern):
+            try:
+                facts = load_metadata(fetched_path(name))
+            except WeightsError:
+                facts = {"source": "damaged; fetch it again with --force"}
+            keys = ("model", "num_classes", "source", "licence", "revision", "sha256")
+            rows.append({"name": name, **{key: facts.get(key) for key in keys}})
     return rows
 
 
@@ -176,6 +198,11 @@ def load_detector(
     name = metadata.get("model")
     if model is not None and name != model:
         raise WeightsError(f"{path}: holds weights for {name}, not for {model}; leave out --model")
+    if "num_classes" in metadata:
+        raise WeightsError(
+            f"{path}: a backbone's, which finds nothing alone; train a detector on it: "
+            f"vovnet train --model FAMILY-{name} --weights {name_or_path}"
+        )
     names = metadata.get("names")
     if not (isinstance(name, str) and _are_names(names)):
         raise WeightsError(f"{path}: its metadata names no model or classes; is it a run's state?")
