@@ -62,7 +62,8 @@ def test_a_finished_run_says_so_and_how_to_go_on(run, voc, tmp_path):
     assert run("train", "--data", f"{voc}@train", *SMALL, "--name", "a").code == 0
     again = run("train", "--resume", "runs/train/a")
     assert (again.code, again.out) == (0, "runs/train/a\n")
-    line = again.err.splitlines()[-1]
+    line, following = again.err.splitlines()[-2:]
+    assert following == "vovnet: next: vovnet predict IMAGE --weights runs/train/a"
     assert "runs/train/a: this run is finished" in line
     command = line.rpartition(": vovnet ")[2]
     assert command == "train --resume runs/train/a --epochs N"

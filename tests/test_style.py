@@ -27,7 +27,8 @@ FLOORS = {
     "detect": 0.3,  # from pictures to what is found in them, with NumPy alone
     "losses": 0.5,  # a detector is put together from network, criterion and decoder
     **dict.fromkeys(("errors", "files", "device", "distributed", "streams", "text"), 0),
-    "shipped": 0,  # which file a name of weights means
+    "fetched": 0.05,  # weights that `vovnet fetch` has put into the cache folder
+    "shipped": 0.1,  # which file a name of weights means
     "input_spec": 0.2,  # how a picture becomes a network's input
     "detections": 0.2,
     "images": 0.1,  # pictures from anywhere, safely

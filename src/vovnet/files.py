@@ -9,6 +9,14 @@ from typing import BinaryIO
 from vovnet.errors import VovnetError
 
 
+def cache_folder() -> Path:
+    """Where lies what is kept between commands: $VOVNET_CACHE, else $XDG_CACHE_HOME/vovnet, else
+    ~/.cache/vovnet."""
+    if own := os.environ.get("VOVNET_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vovnet"
+
+
 def write_atomically(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write a file so that it is either the old one or the whole new one, never a part.
 

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vovnet.errors import MissingExtraError, UnknownNameError, WeightsError
+from vovnet.fetched import PUBLISHED, fetched_path, list_fetched
 
 _FOLDER = Path(__file__).parent / "models" / "shipped"
 
@@ -29,8 +30,9 @@ def shipped_onnx(name: str) -> Path | None:
 
 
 def weights_path(name_or_path: str | Path) -> Path:
-    """The file of a shipped name, of a run's folder (its best weights, else its last), or the path
-    itself; did-you-mean if it is none of them, `WeightsError` for a folder without weights."""
+    """The file of a shipped name, of a run's folder (its best weights, else its last), of a name
+    that was fetched, or the path itself; did-you-mean if it is none of them, `WeightsError` for a
+    folder without weights and for a name that is to be fetched first."""
     text = str(name_or_path)
     if text in SHIPPED:
         return SHIPPED[text]
@@ -41,9 +43,14 @@ def weights_path(name_or_path: str | Path) -> Path:
                 f"{text}: no best or last weights in it; give a run's folder or an exported one"
             )
         return next(filter(os.path.isfile, files))
-    if not os.path.exists(text) and "/" not in text and not text.endswith(".safetensors"):
-        raise UnknownNameError("weights", text, SHIPPED)
-    return Path(text)
+    if os.path.exists(text) or "/" in text or text.endswith((".safetensors", ".onnx")):
+        return Path(text)
+    fetched = fetched_path(text)
+    if os.path.isfile(fetched):
+        return fetched
+    if text in PUBLISHED.values():
+        raise WeightsError(f"{text}: not there yet; type: vovnet fetch hf:timm/{text}")
+    raise UnknownNameError("weights", text, [*SHIPPED, *list_fetched()])
 
 
 def default_weights(model: str) -> str:

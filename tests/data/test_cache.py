@@ -14,7 +14,6 @@ from vovnet.data.cache import (
     Decoded,
     DiskCache,
     ImageCache,
-    cache_folder,
     decode,
     open_cache,
     raw_sample,
@@ -22,6 +21,7 @@ from vovnet.data.cache import (
 from vovnet.data.open import open_dataset
 from vovnet.data.record import Record, make_record
 from vovnet.errors import DataError, ImageError, VovnetError
+from vovnet.files import cache_folder
 from vovnet.images import open_image
 
 
@@ -212,6 +212,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(records, tmp_path):
 
 
 def test_the_users_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("VOVNET_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("VOVNET_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "vovnet"
     monkeypatch.delenv("XDG_CACHE_HOME")

@@ -17,7 +17,7 @@ from vovnet.cli._print import PLAIN, note
 from vovnet.cli.benching import bench
 from vovnet.cli.doctoring import doctor
 from vovnet.cli.exporting import export
-from vovnet.cli.networks import convert, count, env, models
+from vovnet.cli.networks import convert, count, env, fetch, models
 from vovnet.cli.picking import pick
 from vovnet.cli.predicting import predict
 from vovnet.cli.studying import study
@@ -40,7 +40,9 @@ app = App(
     help_epilogue="Exit codes: 0 done, 2 bad input or usage, 3 done in part, 4 refused, "
     "130 stopped, 1 a bug.",
 )
-for _verb in (models, count, bench, doctor, train, val, predict, pick, export, convert, env):
+for _verb in (
+    *(models, count, bench, doctor, train, val, predict, pick, export, convert, fetch, env),
+):
     app.command(_verb)
 app.command(study)
 

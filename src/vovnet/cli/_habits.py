@@ -27,7 +27,10 @@ _KEYS = frozenset(
         *("config", "out", "save"),
     )
 )
-_SWITCHES = {"save", "memory", "sync-bn", "pixels", "layers", "drop-unknown", "json", "overwrite"}
+_SWITCHES = {
+    *("save", "memory", "sync-bn", "pixels", "layers", "drop-unknown", "json", "overwrite"),
+    "force",
+}
 _NEGATABLE = {"save", "memory", "sync-bn", "pixels"}
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _OF_RECIPES = ("optimizer",)  # values of a recipe without an option of their own

@@ -1,22 +1,23 @@
-"""Verbs about networks as such: models, count, convert; and env, the machine they run on."""
+"""Verbs about networks as such: models, count, convert, fetch; and env, the machine they run on."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from vovnet.cli._options import Json, Many, Overwrite
-from vovnet.cli._print import print_json, print_table, without
+from vovnet.cli._print import note, print_json, print_table, without
 from vovnet.errors import EXIT_OK
 
 
 def models(pattern: str = "*", *, as_json: Json = False) -> int:
-    """List models and shipped weights whose names match a shell pattern such as "vov*".
+    """List models, shipped and fetched weights whose names match a shell pattern such as "vov*".
 
     With parameters and multiply–accumulates at their input, in pixels; `vovnet count` tells more.
     """
     from vovnet.errors import UnknownNameError
+    from vovnet.fetched import list_fetched
     from vovnet.models import list_detectors, list_models
     from vovnet.models.costs import listed_costs
-    from vovnet.models.weights import shipped_rows
+    from vovnet.models.weights import fetched_rows, shipped_rows
     from vovnet.shipped import SHIPPED
 
     detectors, costs = set(list_detectors()), listed_costs()
@@ -28,15 +29,21 @@ def models(pattern: str = "*", *, as_json: Json = False) -> int:
         {"name": row["name"], "kind": "weights", **costs[row["name"]]._asdict(), **row}
         for row in shipped_rows(pattern)
     ]
-    if not networks + weights:
-        raise UnknownNameError("model", pattern, [*list_models(), *SHIPPED])
+    fetched = [{"name": row["name"], "kind": "fetched", **row} for row in fetched_rows(pattern)]
+    if not networks + weights + fetched:
+        raise UnknownNameError("model", pattern, [*list_models(), *SHIPPED, *list_fetched()])
     if as_json:
-        print_json(networks + weights)
+        print_json(networks + weights + fetched)
         return EXIT_OK
     print_table(networks, fit=True)
     if weights:
         print("\n" * bool(networks) + "Shipped weights, counted and measured as predict runs them")
         print_table([without(row, "kind", "licence") for row in weights], fit=True)
+    if fetched:
+        print(
+            "\n" * bool(networks + weights) + "Fetched backbones, for vovnet train --weights NAME"
+        )
+        print_table([without(r, "kind", "revision", "sha256") for r in fetched], fit=True)
     return EXIT_OK
 
 
@@ -126,6 +133,36 @@ def convert(
     settings = "".join(f", {key}={value}" for key, value in result.settings.items())
     print(f"{result.source} names, {result.tensors} tensors: {result.model}{settings}")
     print(destination)
+    return EXIT_OK
+
+
+def fetch(source: str, *, force: Overwrite = False, as_json: Json = False) -> int:
+    """Download a VoVNet's pretrained weights from the Hugging Face hub, to train detectors from.
+
+    They are kept in the cache folder and work offline from then on; no other verb downloads.
+
+    Parameters
+    ----------
+    source
+        A public repository with a model.safetensors, such as hf:timm/ese_vovnet19b_dw.ra_in1k.
+        HF_ENDPOINT names another hub than huggingface.co.
+    force
+        Download it again although it is there.
+    """
+    from vovnet.models.fetch import fetch as fetch_weights
+
+    result = fetch_weights(source, force=force)
+    if not result.downloaded:
+        note(f"{result.name}: is there already, nothing downloaded; --force fetches it again")
+    if as_json:
+        print_json(result._asdict())
+        return EXIT_OK
+    print(f"{result.source} at {result.revision}: {result.model}, sha256 {result.sha256}")
+    print(result.path)
+    note(
+        f"next: vovnet train --data PATH --model refinedet320-{result.model} "
+        f"--weights {result.name}"
+    )
     return EXIT_OK
 
 

@@ -1,6 +1,7 @@
 """Verbs around a dataset: train and val."""
 
 import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,7 +28,8 @@ class RecipeOptions:
     model: str | None = None
     """A detector, as `vovnet models` lists them (default: that of the weights, or vovdet_nano)."""
     weights: str | None = None
-    """Start from these, a shipped name, a .safetensors file or a run's folder, whatever classes."""
+    """Start from these, a shipped or fetched name, a .safetensors file or a run's folder, whatever
+    classes."""
     freeze: Annotated[list[str] | None, Many] = None
     """Parts of the network that stay as they are, such as backbone or backbone.stem."""
     val: str | None = None
@@ -100,7 +102,8 @@ def train(
             if as_json:
                 print_json({"folder": str(folder), **row})
             else:
-                print(folder)
+                print(folder, flush=True)  # before the remark, also where both go to one file
+                note(f"next: vovnet predict IMAGE --weights {shlex.quote(str(folder))}")
     return EXIT_OK
 
 

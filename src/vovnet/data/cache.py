@@ -20,7 +20,7 @@ from vovnet.data.masks import record_masks
 from vovnet.data.record import Record, trained
 from vovnet.data.sample import Sample
 from vovnet.errors import DataError, ImageError, VovnetError
-from vovnet.files import open_atomically, write_atomically
+from vovnet.files import cache_folder, open_atomically, write_atomically
 from vovnet.images import open_image
 
 _CHUNK = 64  # images decoded between two looks at the budget, or written to disk together
@@ -139,7 +139,7 @@ class ImageCache:
 _ROW = np.dtype(
     [("start", "<i8"), ("height", "<i4"), ("width", "<i4"), ("scale_x", "<f8"), ("scale_y", "<f8")]
 )
-_MEND = "; give --cache off, or set XDG_CACHE_HOME to a folder with room"
+_MEND = "; give --cache off, or set VOVNET_CACHE to a folder with room"
 
 
 class DiskCache:
@@ -180,12 +180,6 @@ class DiskCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._pixels = _mapped(self.path)
-
-
-def cache_folder() -> Path:
-    """Where decoded images lie between runs: $XDG_CACHE_HOME/vovnet, or ~/.cache/vovnet."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "vovnet"
 
 
 def _fingerprints(records: Sequence[Record], longest: int) -> tuple[str, str]:

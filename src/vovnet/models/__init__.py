@@ -3,7 +3,7 @@
 `_FAMILIES` here and the table in `trunks` are the program's one jump from a string to a class.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -12,12 +12,13 @@ from typing import Any, Literal
 from torch import nn
 
 from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.fetched import how_to_fetch
 from vovnet.models import assembly, cifar, reference
 from vovnet.models.backbone import Classifier
 from vovnet.models.detector import Detector
-from vovnet.models.layers import Norm, replace_norms
+from vovnet.models.layers import Norm, drop_before_head, replace_norms, take_channels
 from vovnet.models.timm_backbone import PREFIX, create_timm_classifier
-from vovnet.models.trunks import create_backbone, is_backbone, list_backbones
+from vovnet.models.trunks import create_backbone, create_features, is_backbone, list_backbones
 
 __all__ = [
     "create_backbone",
@@ -111,6 +112,11 @@ def create_model(
     name: str,
     num_classes: int | None = None,
     *,
+    pretrained: bool = False,
+    in_chans: int = 3,
+    drop_rate: float = 0.0,
+    features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None,
     stem: Literal["pooled", "strided"] | None = None,
     identity: bool | None = None,
     ese: Literal["none", "last", "all"] | None = None,
@@ -124,38 +130,71 @@ def create_model(
     `Detector` with classes called "class0", ...; `num_classes` counts what the literature counts:
     with the background for softmax detectors such as DSOD (21 for VOC), without it for VoVDet.
 
+    As in timm, a backbone takes images of `in_chans` channels and a classifier `drop_rate`, and
+    `features_only` gives, whatever `num_classes`, a module that returns the list of feature maps
+    at timm's taps, with timm's `feature_info`; `out_indices` chooses among them. `pretrained` is
+    refused: nothing is downloaded but by `vovnet fetch`.
+
     Raises `UnknownNameError` for a name of no model, `VovnetError` for what cannot be built.
     """
     count = default_num_classes(name) if num_classes is None else num_classes
     given: dict[str, Any] = {"stem": stem, "identity": identity, "ese": ese, "norm": norm}
     changes = {key: value for key, value in given.items() if value is not None}
+    if in_chans != 3:
+        changes["in_chans"] = in_chans
+    _check_options(name, num_classes, in_chans, drop_rate)
+    timms = {"drop_rate": drop_rate, "features_only": features_only}
     family = _family(name)
-    if changes and (family or name in cifar.SPECS):
-        raise VovnetError(f"{name}: {', '.join(changes)} can be changed on backbones only")
+    if family or name in cifar.SPECS:
+        asked = [*changes, *(key for key, value in timms.items() if value)]
+        if asked := asked + ["out_indices"] * (out_indices is not None):
+            raise VovnetError(f"{name}: {', '.join(asked)} can be changed on backbones only")
+    elif not is_backbone(name):
+        raise UnknownNameError("model", name, list_models())
+    if pretrained:
+        raise VovnetError(f"{name}: {how_to_fetch(name)}")
     if family:
         objects = count - family.background
         if objects < 1:
             raise VovnetError(f"{name}: {count} classes leave no object class; give more")
         return create_detector(name, tuple(f"class{i}" for i in range(objects)))
-    if name not in cifar.SPECS and not is_backbone(name):
-        raise UnknownNameError("model", name, list_models())
+    if features_only:
+        return create_features(name, out_indices, **changes)
+    if out_indices is not None:
+        raise VovnetError(f"{name}: out_indices chooses feature maps; give features_only=True too")
     if count < 0 or (count == 0 and name in cifar.SPECS):
         raise VovnetError(f"{name}: cannot have {count} classes; give more")
-    return _create_classifier(name, count, changes)
+    return _create_classifier(name, count, changes, drop_rate)
 
 
-def _create_classifier(name: str, count: int, changes: dict[str, Any]) -> nn.Module:
+def _check_options(name: str, num_classes: int | None, in_chans: int, drop_rate: float) -> None:
+    if isinstance(num_classes, bool):  # timm's second argument is `pretrained`
+        raise VovnetError(f"{name}: the second argument is num_classes, a number; not a bool")
+    if in_chans < 1:
+        raise VovnetError(f"{name}: in_chans {in_chans}: must be at least 1")
+    if not 0 <= drop_rate < 1:
+        raise VovnetError(f"{name}: drop_rate {drop_rate}: must be at least 0 and below 1")
+
+
+def _create_classifier(
+    name: str, count: int, changes: dict[str, Any], drop_rate: float
+) -> nn.Module:
     """A classifier, torchvision's and timm's with their own heads; the backbone for no classes."""
     if name in cifar.SPECS:
         return cifar.CifarNet(cifar.SPECS[name], count)
     theirs = name in reference.NETWORKS or name.startswith(PREFIX)
-    if not (theirs and count) or changes.keys() - {"norm"}:
+    if not (theirs and count) or changes.keys() - {"norm", "in_chans"}:
         backbone = create_backbone(name, **changes)
-        return Classifier(backbone, count) if count else backbone
+        return Classifier(backbone, count, drop_rate) if count else backbone
+    in_chans = changes.get("in_chans", 3)
     if name in reference.NETWORKS:
         network = reference.NETWORKS[name][0](weights=None, num_classes=count)
+        take_channels(network, in_chans)
+        if drop_rate:
+            drop_before_head(network, drop_rate)
     else:
-        network = create_timm_classifier(name.removeprefix(PREFIX), count)
+        options = {"in_chans": in_chans} | ({"drop_rate": drop_rate} if drop_rate else {})
+        network = create_timm_classifier(name.removeprefix(PREFIX), count, **options)
     if "norm" in changes:
         replace_norms(network, changes["norm"])
     return network

@@ -26,6 +26,7 @@ class Backbone(nn.Module):
     """
 
     name = "backbone"  # what errors call it; `create_backbone` says it better
+    in_chans = 3  # channels of an image; `create_backbone` makes backbones for other images too
 
     def __init__(self, feature_info: Sequence[FeatureInfo], out_indices: Sequence[int]) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class Backbone(nn.Module):
         """
         state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         shapes = {key: torch.empty_like(value, device="meta") for key, value in state.items()}
-        images = torch.empty(2, 3, side, side, device="meta")
+        images = torch.empty(2, self.in_chans, side, side, device="meta")
         try:
             maps = functional_call(self, shapes, images)
         except (RuntimeError, AssertionError) as error:  # say, a pool larger than its input
@@ -69,12 +70,16 @@ class Backbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone's last feature map, averaged, and one linear layer: N×classes logits."""
+    """A backbone's last feature map, averaged, and one linear layer: N×classes logits.
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    In training, `drop_rate` is the share of the averages that dropout sets to zero.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
+        self.drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(backbone.taps[-1].channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images)[-1].mean((2, 3)))
+        return self.head(self.drop(self.backbone(images)[-1].mean((2, 3))))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -22,7 +23,13 @@ from vovnet.models import create_model, vovnet
 from vovnet.models.backbone import Backbone
 from vovnet.models.misfit import misfit, not_finite
 from vovnet.models.trunks import create_backbone
-from vovnet.models.weights import load_metadata, load_tensors, save_tensors
+from vovnet.models.weights import (
+    load_metadata,
+    load_tensors,
+    save_tensors,
+    weights_path,
+    why_unreadable,
+)
 
 Dialect = Literal["ours", "timm", "official"]
 Tensors = dict[str, Tensor]
@@ -57,8 +64,14 @@ class Converted(NamedTuple):
     tensors: int
 
 
-def convert(source: Path, destination: Path, to: Dialect = "ours") -> Converted:
-    """Read weights in any dialect, find their model, write them as safetensors in dialect `to`.
+def convert(
+    source: Path,
+    destination: Path,
+    to: Dialect = "ours",
+    facts: Mapping[str, Any] | None = None,
+) -> Converted:
+    """Read weights in any dialect, find their model, write them as safetensors in dialect `to`;
+    `facts` join the metadata of ours.
 
     Raises `WeightsError` if the file cannot be read, or fits no VoVNet.
     """
@@ -77,22 +90,26 @@ def convert(source: Path, destination: Path, to: Dialect = "ours") -> Converted:
     result = Converted(dialect, model, settings, num_classes, len(timm))
     if to == "ours":
         metadata = {"model": model, "settings": settings, "num_classes": num_classes}
-        save_tensors(destination, from_timm_to_ours(timm, num_classes), metadata)
+        save_tensors(
+            destination, from_timm_to_ours(timm, num_classes), metadata | dict(facts or {})
+        )
     else:
         names = timm if to == "timm" else from_timm_to_official(timm)
         write_atomically(destination, save({k: v.contiguous() for k, v in names.items()}))
     return result
 
 
-def load_backbone(path: Path) -> Backbone:
-    """The backbone of a file that `convert` wrote for us; a classifier's last layer is left out.
+def load_backbone(name_or_path: str | Path) -> Backbone:
+    """The backbone of a name that was fetched, or of a file that `convert` wrote for us; a
+    classifier's last layer is left out.
 
     Raises `WeightsError` if the file cannot be read, or does not fit the model that it names.
     """
+    path = weights_path(name_or_path)
     tensors, facts = load_tensors(path)
     try:
         backbone = create_backbone(facts["model"], **facts["settings"])
-    except (KeyError, TypeError, AttributeError, VovnetError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, VovnetError) as error:
         raise WeightsError(f"{path}: its metadata makes no backbone ({error})") from None
     given = {
         key.removeprefix("backbone."): value
@@ -135,6 +152,8 @@ def read_tensors(path: Path) -> Tensors:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: {why_unreadable(path, error)}") from None
     except Exception as error:  # on what is no checkpoint the unpickler raises anything
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: cannot be read as weights ({reason})") from None

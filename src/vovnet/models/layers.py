@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -170,6 +171,47 @@ def init_weights(network: nn.Module, convolution: Literal["kaiming", "xavier"]) 
             nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def take_channels(network: nn.Module, in_chans: int) -> None:
+    """Replace the first convolution, in place, by a fresh one for images of `in_chans` channels,
+    unless it already takes them."""
+    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    if old.in_channels == in_chans:
+        return
+    new = nn.Conv2d(
+        in_chans,
+        old.out_channels,
+        (old.kernel_size[0], old.kernel_size[1]),
+        (old.stride[0], old.stride[1]),
+        old.padding if isinstance(old.padding, str) else (old.padding[0], old.padding[1]),
+        bias=old.bias is not None,
+    )
+    init_weights(new, "kaiming")
+    network.set_submodule(name, new)
+
+
+class DroppedLinear(nn.Linear):
+    """A linear layer behind a dropout: its tensors keep the names that they have without one."""
+
+    drop_rate = 0.0
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(F.dropout(input, self.drop_rate, self.training))
+
+
+def drop_before_head(network: nn.Module, drop_rate: float) -> None:
+    """Give the classifier `network`, in place, this dropout: its own at another rate if it has
+    one, else a new one before its last linear layer."""
+    drops = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    for module in drops:
+        module.p = drop_rate
+    if drops:
+        return
+    *_, (name, old) = ((n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear))
+    new = DroppedLinear(old.in_features, old.out_features)
+    new.weight, new.bias, new.drop_rate = old.weight, old.bias, drop_rate
+    network.set_submodule(name, new)
 
 
 def fuse_norms(network: nn.Module) -> None:

@@ -72,12 +72,30 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], _Taps]] = {
 }
 
 
+def timm_taps(name: str) -> _Taps | None:
+    """The taps that timm has of its network of that name, as nodes of torchvision's; None if timm
+    has no such network. They begin at stride 2; DenseNet's are its blocks' outputs."""
+    taps = NETWORKS[name][1]
+    if taps is _RESNET:
+        return (("relu", 64, 2), *taps)
+    if not name.startswith("densenet"):
+        return None
+    width = 96 if name == "densenet161" else 64
+    blocks = (
+        (f"features.denseblock{i + 1}.cat", 2 * channels, stride)
+        for i, (_, channels, stride) in enumerate(taps[:3])
+    )
+    return (("features.relu0", width, 2), *blocks, taps[3])
+
+
 class ReferenceBackbone(Backbone):
     """One of torchvision's networks as a backbone: its classifier is left out."""
 
-    def __init__(self, name: str, *, caffe_stride: bool = False) -> None:
-        """`caffe_stride` puts ResNet's stride into a bottleneck's first 1×1, as the paper's has."""
-        build, taps = NETWORKS[name]
+    def __init__(self, name: str, *, caffe_stride: bool = False, taps: _Taps | None = None) -> None:
+        """`caffe_stride` puts ResNet's stride into a bottleneck's first 1×1, as the paper's has;
+        `taps` are others than the network's usual ones."""
+        build, usual = NETWORKS[name]
+        taps = taps or usual
         super().__init__([FeatureInfo(*tap) for tap in taps], range(len(taps)))
         network = build(weights=None)
         if caffe_stride:

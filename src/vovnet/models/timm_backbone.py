@@ -1,6 +1,7 @@
 """Any of timm's backbones, through its `features_only` face; needs the extra `timm`."""
 
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,9 +27,14 @@ def _known(name: str) -> ModuleType:
     return timm
 
 
-def create_timm_classifier(name: str, num_classes: int) -> nn.Module:
-    """timm's own classifier, with fresh weights; `name` is timm's, without the prefix."""
-    return _known(name).create_model(name, pretrained=False, num_classes=num_classes)
+def create_timm_classifier(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """timm's own classifier, with fresh weights; `name` is timm's, without the prefix, `options`
+    are in_chans and drop_rate. Raises `VovnetError` if the model has no such option."""
+    timm = _known(name)
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+    except TypeError as error:
+        raise VovnetError(f"timm's {name} does not take {', '.join(options)}: {error}") from None
 
 
 class TimmBackbone(Backbone):
@@ -38,9 +44,11 @@ class TimmBackbone(Backbone):
     `VovnetError` for a model of which it gives no feature maps.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, in_chans: int = 3) -> None:
         try:
-            body = _known(name).create_model(name, pretrained=False, features_only=True)
+            body = _known(name).create_model(
+                name, pretrained=False, features_only=True, in_chans=in_chans
+            )
         except (RuntimeError, AttributeError, NotImplementedError, AssertionError) as error:
             reason = " ".join(str(error).split())
             raise VovnetError(f"timm gives no feature maps of {name}: {reason}") from None

@@ -5,10 +5,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+from torch import nn
+
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.models import dsod_densenet, mobilenet, pelee, reference, vovnet
 from vovnet.models.backbone import Backbone
-from vovnet.models.layers import Norm, replace_norms
+from vovnet.models.features import BackboneFeatures, VoVNetFeatures
+from vovnet.models.layers import Norm, replace_norms, take_channels
 from vovnet.models.timm_backbone import PREFIX, TimmBackbone
 
 # Beside the VoVNets and torchvision's networks, which have tables of their own.
@@ -37,13 +40,17 @@ def create_backbone(
     identity: bool | None = None,
     ese: Literal["none", "last", "all"] | None = None,
     norm: Norm | None = None,
+    in_chans: int = 3,
     caffe_stride: bool = False,
+    timm_taps: bool = False,
 ) -> Backbone:
     """A freshly initialised backbone by name, timm:NAME for one of timm's.
 
     `strides` chooses the taps that its forward returns (default: all, without a VoVNet's stem);
-    `norm` replaces its batch norms; `stem`, `identity` and `ese` override a VoVNet's spec;
-    `caffe_stride` gives a ResNet the stride in its first 1×1, and changes no other backbone.
+    `norm` replaces its batch norms; `in_chans` is the number of an image's channels; `stem`,
+    `identity` and `ese` override a VoVNet's spec; `caffe_stride` gives a ResNet the stride in its
+    first 1×1, and changes no other backbone; `timm_taps` gives torchvision's networks the taps
+    that timm's of the same name have.
 
     Raises `UnknownNameError` for an unknown name, `VovnetError` for a stride without a tap, or an
     override of what the backbone has not.
@@ -58,14 +65,31 @@ def create_backbone(
     elif changes:
         raise VovnetError(f"{name}: {', '.join(changes)} can be changed on VoVNets only")
     elif name.startswith(PREFIX):
-        backbone = TimmBackbone(name.removeprefix(PREFIX))
+        backbone = TimmBackbone(name.removeprefix(PREFIX), in_chans)
     elif name in reference.NETWORKS:
-        backbone = reference.ReferenceBackbone(name, caffe_stride=caffe_stride)
+        taps = reference.timm_taps(name) if timm_taps else None
+        backbone = reference.ReferenceBackbone(name, caffe_stride=caffe_stride, taps=taps)
     else:
         backbone = _OTHERS[name]()
     backbone.name = name
+    backbone.in_chans = in_chans
+    if not name.startswith(PREFIX):  # timm's has been made for them
+        take_channels(backbone, in_chans)
     if norm is not None:
         replace_norms(backbone, norm)
     if strides is not None:
         backbone.select_strides(strides)
     return backbone
+
+
+def create_features(
+    name: str, out_indices: int | Sequence[int] | None = None, **changes: Any
+) -> nn.Module:
+    """A backbone as timm's `features_only=True` gives it; `changes` are `create_backbone`'s.
+
+    Raises like `create_backbone`, and `VovnetError` for taps that do not exist.
+    """
+    backbone = create_backbone(name, **changes, timm_taps=True)
+    if isinstance(backbone, vovnet.VoVNet):
+        return VoVNetFeatures(backbone, out_indices)
+    return BackboneFeatures(backbone, out_indices)

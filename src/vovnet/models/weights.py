@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vovnet.device import usable_device
 from vovnet.errors import VovnetError, WeightsError
+from vovnet.fetched import fetched_path, list_fetched
 from vovnet.files import write_atomically
 from vovnet.input_spec import InputSpec
 from vovnet.models import create_detector
@@ -53,7 +54,7 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[st
             keys = file.keys() if with_tensors else []
             tensors = {key: file.get_tensor(key) for key in keys}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: {_why_unreadable(path, error)}") from None
+        raise WeightsError(f"{path}: {why_unreadable(path, error)}") from None
     if _KEY not in metadata:
         raise WeightsError(f"{path}: no vovnet metadata inside; it was not written by vovnet")
     try:
@@ -70,7 +71,8 @@ def load_metadata(path: Path) -> dict[str, Any]:
     return _read(path, with_tensors=False)[1]
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Why a file is no safetensors file that can be read, and the mend."""
     if isinstance(error, PermissionError):
         return "permission denied; make it readable for this user"
     with open(path, "rb") as file:
@@ -90,6 +92,20 @@ def shipped_rows(pattern: str) -> list[dict[str, Any]]:
             row = {key: metrics.get(key) for key in ("map_50", "map_50_95")}
             row["measured_on"] = _measured_on(metrics.get("command", ""))
             rows.append({"name": name, **row, "licence": metadata.get("licence")})
+    return rows
+
+
+def fetched_rows(pattern: str) -> list[dict[str, Any]]:
+    """What `vovnet models` tells of fetched weights whose names match a shell pattern."""
+    rows = []
+    for name in list_fetched():
+        if fnmatchcase(name, pattern):
+            try:
+                facts = load_metadata(fetched_path(name))
+            except WeightsError:
+                facts = {"source": "damaged; fetch it again with --force"}
+            keys = ("model", "num_classes", "source", "licence", "revision", "sha256")
+            rows.append({"name": name, **{key: facts.get(key) for key in keys}})
     return rows
 
 
@@ -142,6 +158,11 @@ def load_detector(
     name = metadata.get("model")
     if model is not None and name != model:
         raise WeightsError(f"{path}: holds weights for {name}, not for {model}; leave out --model")
+    if "num_classes" in metadata:
+        raise WeightsError(
+            f"{path}: a backbone's, which finds nothing alone; train a detector on it: "
+            f"vovnet train --model FAMILY-{name} --weights {name_or_path}"
+        )
     names = metadata.get("names")
     if not (isinstance(name, str) and _are_names(names)):
         raise WeightsError(f"{path}: its metadata names no model or classes; is it a run's state?")
