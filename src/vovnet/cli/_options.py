@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from vovnet.cli._print import note
 from vovnet.detect.options import CONF, IOU, Options, class_labels
 from vovnet.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, VovnetError
 from vovnet.shipped import SHIPPED, default_weights
@@ -32,8 +33,8 @@ class Choice:
     imgsz: int | None = None
     """Input side in pixels (default: the weights' own)."""
     runtime: str | None = None
-    """What computes the network: eager, onnxruntime, openvino, ncnn, compile... (default: what
-    starts fastest)."""
+    """What computes the network: eager, onnxruntime, openvino, ncnn, compile..., or auto, which is
+    the fastest here, measured once (default: what starts fastest)."""
     precision: str | None = None
     """What it computes in: fp32, bf16, fp16 or int8 (default: fp32, or the exported file's)."""
     device: str | None = None
@@ -63,7 +64,7 @@ class Choice:
 
         assert self.weights is not None
         assert self.device is not None
-        runtime = self.runtime
+        runtime = self._fastest() if self.runtime == "auto" else self.runtime
         if runtime is None and self.weights in SHIPPED:
             runtime = default_runtime(self.weights, self.device, self.imgsz)
         return load_detector(
@@ -75,6 +76,20 @@ class Choice:
             imgsz=self.imgsz,
             fuse=True,
         )
+
+    def _fastest(self) -> str:
+        from vovnet.lab.fastest import fastest_runtime
+
+        found = fastest_runtime(
+            str(self.weights),
+            self.precision or "fp32",
+            imgsz=self.imgsz,
+            device=self.device or "cpu",
+            note=note,
+        )
+        when = "as measured before" if found.known else "measured now"
+        note(f"{found.runtime}: {found.ms:.1f} ms an image, eager {found.eager_ms:.1f}, {when}")
+        return found.runtime
 
 
 @Parameter(name="*")
