@@ -56,8 +56,6 @@ def export(
     or loses more, and leaves nothing behind; `VovnetError` for what a format cannot hold.
     """
     chosen = find_format(format_name, order)
-    if order.precision == "int8" and not len(order.pixels):
-        raise VovnetError("int8 needs pictures to calibrate on; give --data, or --calibration")
     _free(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

@@ -166,7 +166,9 @@ def find_format(name: str, order: Order) -> Format:
 
 
 def picture_pixels(detector: Detector, pictures: Sequence[Any]) -> np.ndarray:
-    """Pictures, as `detect` takes them, prepared: N×H×W×3 uint8."""
+    """Pictures, as `detect` takes them, prepared: N×H×W×3 uint8; raises `VovnetError` for none."""
+    if not pictures:
+        raise VovnetError("int8 needs pictures to calibrate on; give --data, or --calibration")
     from vovnet.detect.pictures import to_pictures
 
     spec = detector.input_spec

@@ -15,7 +15,7 @@ from vovnet.detections import Detections
 from vovnet.evaluate.run import evaluate
 
 CONF = 0.05  # lower than in use: the more boxes, the stronger the proof
-_SECONDS = 2.0  # of calls of each detector, for its speed
+_SECONDS = 1.0  # of calls of each detector, for its speed
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,210 @@
+"""Exported folders: what is in them, that they find the same, and what the gate refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vovnet
+from vovnet.cli import main
+from vovnet.deploy import formats
+from vovnet.deploy.export import Proof, export
+from vovnet.deploy.formats import FORMATS, Order
+from vovnet.detect.pictures import Picture
+from vovnet.detect.sidecar import read_sidecar
+from vovnet.errors import RefusedError, VovnetError
+from vovnet.models.detector import Detector
+from vovnet.models.weights import load_detector
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "bccd"
+SLOW = pytest.mark.slow
+RUN_ALONE = """
+import runpy, sys
+sys.modules["torch"] = sys.modules["vovnet"] = None  # importing them raises ImportError
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0])
+"""
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return load_detector("vovdet_nano.voc", imgsz=160)
+
+
+@pytest.fixture(scope="module")
+def pictures(photographs) -> list[Picture]:
+    return [Picture(image, (image.height, image.width)) for image in photographs]
+
+
+@pytest.fixture(scope="module")
+def folder(detector, pictures, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "onnx"
+    export(detector, out, "onnx", Order(), Proof(pictures), weights="vovdet_nano.voc")
+    return out
+
+
+def test_a_folder_holds_model_sidecar_and_script(folder, detector):
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "run.py", "vovnet.json"]
+    sidecar = read_sidecar(folder)
+    assert (sidecar.model, sidecar.names) == (detector.name, detector.names)
+    assert (sidecar.runtime, sidecar.precision, sidecar.outputs) == (
+        *("onnxruntime", "fp32", "detections"),
+    )
+    assert sidecar.input == detector.input_spec
+    assert sidecar.measured["exact"] is True
+    assert sidecar.measured["boxes"] >= 2
+    assert sidecar.versions["vovnet"] == vovnet.__version__
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("onnx", "fp32"),
+        pytest.param("openvino", "fp32", marks=SLOW),
+        pytest.param("ncnn", "fp32", marks=SLOW),
+        pytest.param("torch", "fp32", marks=SLOW),
+    ],
+)
+def test_every_format_finds_what_torch_finds(
+    name, precision, folder, detector, pictures, photographs, tmp_path, compare_found
+):
+    where = folder
+    if name != "onnx":
+        where = tmp_path / name
+        facts = export(detector, where, name, Order(precision), Proof(pictures))
+        assert facts["exact"]
+    exported = vovnet.load_detector(where)
+    assert (exported.runtime, exported.precision) == (FORMATS[name].runtime, precision)
+    for conf in (0.02, 0.25):
+        for one, two in zip(
+            detector.detect(photographs, conf), exported.detect(photographs, conf), strict=True
+        ):
+            compare_found(one, two)
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "warp"])
+def test_the_script_needs_neither_torch_nor_vovnet(folder, photographs, tmp_path, fit):
+    """Its boxes are those of `detect`, of a JPEG that is turned and larger than the input too."""
+    where = folder
+    if fit == "warp":
+        where = tmp_path / "warp"
+        warped = load_detector("dsod300-vovnet27_slim.voc")
+        shown = [Picture(photographs[0], photographs[0].size[::-1])]
+        export(warped, where, "onnx", Order(), Proof(shown))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    large = photographs[1].resize((1353, 900))
+    large.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    photographs[0].save(tmp_path / "plain.png")
+    files = [tmp_path / "turned.jpg", tmp_path / "plain.png"]
+    command = [sys.executable, "-c", RUN_ALONE, str(where / "run.py"), *map(str, files)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    printed = [line.split() for line in ran.stdout.splitlines()]
+    found = [one for file in files for one in vovnet.load_detector(where).detect(file).to_rows()]
+    assert len(found) >= 2
+    assert len(printed) == len(found)
+    for words, row in zip(printed, found, strict=True):
+        assert words[1] == row["label"]
+        assert float(words[2]) == pytest.approx(row["score"], abs=1e-4)
+        corners = [row[key] for key in ("x1", "y1", "x2", "y2")]
+        assert [float(word) for word in words[3:]] == pytest.approx(corners, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "whole"),
+    [("onnxruntime", True), ("onnxruntime", False), ("openvino", False), ("ncnn", False)],
+)
+def test_scripts_are_short(runtime, whole):
+    from vovnet.deploy.export import _script
+
+    text = _script(runtime, whole)
+    assert text.count("\n") <= 60
+    compile(text, "run.py", "exec")
+
+
+def test_a_ruined_model_is_refused_and_nothing_stays(detector, pictures, tmp_path, monkeypatch):
+    write = formats.write_network
+
+    def ruined(model: Detector, path: Path, *rest: object) -> None:
+        noised = load_detector("vovdet_nano.voc", imgsz=160)
+        with torch.no_grad():
+            for parameter in noised.network.heads.parameters():
+                parameter.add_(0.3 * torch.randn(parameter.shape) * parameter.std())
+        write(noised, path, *rest)
+
+    monkeypatch.setattr(formats, "write_network", ruined)
+    with pytest.raises(RefusedError, match="this is no rounding") as caught:
+        export(detector, tmp_path / "out", "onnx", Order(), Proof(pictures))
+    assert caught.value.exit_code == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "onxx"], "unknown format 'onxx'. Did you mean onnx?"),
+        (["--format", "ncnn", "--precision", "int8"], "ncnn has fp32, bf16"),
+        (["--format", "ncnn", "--batch", "4"], "ncnn runs one image at a time"),
+        (["--precision", "int8"], "int8 needs pictures to calibrate on; give --data"),
+        (["--batch", "many"], "--batch many: must be a whole number from 1, or dynamic"),
+        (["--imgsz", "100"], "--imgsz 100 is not a positive multiple of 32"),
+        (["--config", "nowhere.yaml"], "--config nowhere.yaml: cannot be read"),
+    ],
+)
+def test_bad_orders_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", *arguments, "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_stays_unless_told(folder, detector, pictures, tmp_path):
+    with pytest.raises(VovnetError, match="is there already; give another, or --overwrite"):
+        export(detector, folder, "onnx", Order(), Proof(pictures))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(VovnetError, match="is there already, and no exported folder"):
+        export(detector, tmp_path / "mine", "onnx", Order(), Proof(pictures), overwrite=True)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
+def test_raw_and_any_batch(detector, pictures, tmp_path):
+    """All boxes and scores, for any number of images at a time."""
+    export(detector, tmp_path / "raw", "onnx", Order(batch=None, raw=True), Proof(pictures))
+    sidecar = read_sidecar(tmp_path / "raw")
+    assert (sidecar.outputs, sidecar.batch) == ("dense", None)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "raw" / "model.onnx")
+    pixels = np.zeros((3, 160, 160, 3), np.uint8)
+    boxes, scores = session.run(None, {"images": pixels})
+    points = 20**2 + 10**2 + 5**2
+    assert boxes.shape == (3, points, 4)
+    assert scores.shape == (3, points, 20)
+    images = [picture.image for picture in pictures] * 2
+    together = vovnet.load_detector(tmp_path / "raw").detect(images)
+    assert [len(found) for found in together] == [len(f) for f in detector.detect(images)]
+
+
+@SLOW
+@pytest.mark.skipif(not DATA.is_dir(), reason="shared/data/bccd is not there")
+def test_int8_keeps_what_it_needs_in_floating_point(tmp_path, capsys):
+    """Plain int8 loses .004 here; allowed less, some convolutions stay as they are."""
+    command = ["export", "--weights", "dsod300-vovnet27_slim.bccd", "--data", f"{DATA}@test"]
+    command += ["--format", "openvino", "--precision", "int8", "--max-drop", "0.002", "--json"]
+    assert main([*command, "--out", str(tmp_path / "int8")]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["kept_in_float"]
+    assert facts["map_50_95_drop"] <= 0.002
+    assert (
+        main(["val", "--weights", str(tmp_path / "int8"), "--data", f"{DATA}@test", "--json"]) == 0
+    )
+    assert json.loads(capsys.readouterr().out)["map_50_95"] == facts["map_50_95_exported"]
