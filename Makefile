@@ -1,4 +1,4 @@
-# make demo        find objects in real photographs with the shipped detector
+# make demo        find objects in real photographs with the shipped detector; needs no torch
 # make test        lint, type-check and test
 # make test-slow   the tests that take minutes
 # make lock        write constraints.txt anew from a fresh resolution

@@ -131,7 +131,7 @@ def convert(
 
 def env(*, as_json: Json = False) -> int:
     """Show the machine and the versions that results depend on."""
-    from vovnet.lab import environment
+    from vovnet.environment import environment
 
     facts = environment()
     if as_json:
