@@ -1,4 +1,4 @@
-# make demo        find objects in real photographs with the shipped detector
+# make demo        find objects in real photographs with the shipped detector; needs no torch
 # make test        lint, type-check and test
 # make test-slow   the tests that take minutes
 # make lock        write constraints.txt anew from a fresh resolution
@@ -25,9 +25,10 @@ lint: $(VENV)/dev.done
 test-slow: $(VENV)/dev.done
 	$(PYTEST) -m slow --timeout 900
 
+# Compiled ahead is what is never imported, too; that took most of the time.
 $(VENV)/demo.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[demo]'
+	$(BIN)/python -m pip install -qq --no-compile --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
 $(VENV)/dev.done: pyproject.toml constraints.txt

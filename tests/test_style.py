@@ -32,9 +32,19 @@ FLOORS = {
     "input_spec": 0.2,  # how a picture becomes a network's input
     "detections": 0.2,
     "images": 0.1,  # pictures from anywhere, safely
+    "environment": 0.1,  # the machine and the versions
     "limits": -0.5,  # what the machine has, told without torch
     "interrupts": -0.5,
 }
+
+# What imports torch, or a package that comes with it, when it is imported. All else, and every new
+# room, does its work in a light installation, or imports these only where it cannot do without.
+TORCH = (
+    *("boxes", "losses", "models", "runtimes", "lab", "train", "study", "deploy"),
+    *("device", "distributed", "evaluate/together"),
+    *("data/cache", "data/compose", "data/draws", "data/loader", "data/resident", "data/ssd"),
+)
+TRAINING_PACKAGES = {"torch", "torchvision", "safetensors", "filelock", "jinja2"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -145,6 +155,31 @@ def wrong_imports(file: str, tree: ast.Module) -> Iterator[str]:
             )
 
 
+def at_once(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements that run when a module is imported."""
+    for child in ast.iter_child_nodes(node):
+        typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not typing and not isinstance(child, Function | ast.Lambda):
+            yield child
+            yield from at_once(child)
+
+
+def heavy_imports(file: str, tree: ast.Module) -> Iterator[str]:
+    """What a light file imports at once that needs torch."""
+    if in_torch_room(file.removeprefix("src/vovnet/")):
+        return
+    here = ast.Module([n for n in at_once(tree) if isinstance(n, ast.Import | ast.ImportFrom)], [])
+    for line, path in imports(file, here):
+        ours = path.removeprefix("vovnet.").replace(".", "/")
+        if path.partition(".")[0] in TRAINING_PACKAGES or (ours != path and in_torch_room(ours)):
+            yield f"{file}:{line} imports {path}, which needs torch; import it where it is used"
+
+
+def in_torch_room(path: str) -> bool:
+    """Whether a path below src/vovnet stands in a room of `TORCH`, or is a name of one."""
+    return any(path == room or path.startswith((f"{room}/", f"{room}.")) for room in TORCH)
+
+
 def report(offenders: list[str]) -> None:
     assert not offenders, "\n" + "\n".join(offenders)
 
@@ -161,7 +196,7 @@ def test_everywhere(check):
     report([line for file, tree in EVERYWHERE.items() for line in check(file, tree)])
 
 
-@pytest.mark.parametrize("check", [unannotated, wrong_imports])
+@pytest.mark.parametrize("check", [unannotated, wrong_imports, heavy_imports])
 def test_package(check):
     report([line for file, tree in PACKAGE.items() for line in check(file, tree)])
 
@@ -201,6 +236,11 @@ def test_most_functions_are_short():
         (wrong_imports, "def f():\n    from vovnet import lab", "lab on 3"),
         (wrong_imports, "from vovnet import create_model", "not a module"),
         (wrong_imports, "import vovnet", "not a module"),
+        (heavy_imports, "import torch.nn", "torch.nn, which needs torch"),
+        (heavy_imports, "try:\n    from filelock import FileLock\nexcept E: ...", "FileLock"),
+        (heavy_imports, "class C:\n    from vovnet.boxes.nms import nms", "vovnet.boxes.nms.nms"),
+        (heavy_imports, "from .loader import Loader", "vovnet.data.loader.Loader"),
+        (heavy_imports, "from vovnet.data import cache", "vovnet.data.cache"),
     ],
 )
 def test_the_checks_find_offenders(check, source, message):
@@ -216,6 +256,16 @@ def test_the_checks_let_good_code_pass():
     )
     for check in (too_long, forbidden, unannotated, wrong_imports):
         report(list(check("src/vovnet/data/x.py", ast.parse(source))))
+
+
+def test_light_code_may_import_torch_where_it_uses_it():
+    source = (
+        "from typing import TYPE_CHECKING\nfrom vovnet.data.cached import x\n"
+        "if TYPE_CHECKING:\n    import torch\ndef f():\n    import torch\n"
+    )
+    assert not list(heavy_imports("src/vovnet/data/x.py", ast.parse(source)))
+    assert not list(heavy_imports("src/vovnet/data/cache.py", ast.parse("import torch")))
+    assert not list(heavy_imports("src/vovnet/models/x.py", ast.parse("import torch")))
 
 
 def test_floors_and_chains_find_offenders():

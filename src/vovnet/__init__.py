@@ -34,7 +34,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vovnet' has no attribute {name!r}")
-    return import_module(_HOMES[name]).__dict__[name]
+    try:
+        home = import_module(_HOMES[name])
+    except ImportError as error:
+        from vovnet.errors import missing_extra
+
+        raise missing_extra(error) or error from None
+    return home.__dict__[name]
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,9 @@ EXIT_STOPPED = 130
 
 _SHOWN = 20  # names of a table that a message lists; timm has over a thousand
 
+# Import names of what only the extra "train" brings.
+_TRAIN = ("torch", "torchvision", "safetensors", "filelock", "jinja2")
+
 # How the allocators of torch and of other runtimes say it.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|failed to allocate|bad_alloc", re.I
@@ -60,12 +63,21 @@ class WeightsError(VovnetError):
 
 
 class MissingExtraError(VovnetError):
-    """An optional package that is needed and not installed."""
+    """A package that is needed and not installed, and the extra that brings it, if one does.
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"{package} is not installed; install it with: pip install 'vovnet[{extra}]'"
-        )
+    `wanted`, if given, is what needs it, in the user's words.
+    """
+
+    def __init__(self, package: str, extra: str | None = None, wanted: str = "") -> None:
+        what = f"'vovnet[{extra}]'" if extra else package
+        needed = f", and {wanted} needs it" if wanted else ""
+        super().__init__(f"{package} is not installed{needed}; install it with: pip install {what}")
+
+
+def missing_extra(error: BaseException) -> MissingExtraError | None:
+    """What a failed import of a package of the extra "train" means to users; None for another."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    return MissingExtraError(package, "train") if package in _TRAIN else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vovnet.detect.file_detector import FileDetector, open_file_detector
-from vovnet.detect.sessions import open_onnxruntime
+from vovnet.detect.sessions import Session, open_onnxruntime
 from vovnet.detect.sidecar import SIDECAR, Sidecar, read_sidecar
 from vovnet.errors import VovnetError, WeightsError
 from vovnet.limits import usable_cores
@@ -51,11 +51,12 @@ def load_detector(
     if runtime is None:
         runtime = "eager" if has_torch() else default_runtime(weights, device, imgsz)
     precision = precision or "fp32"
-    twin = shipped_onnx(str(weights)) if imgsz is None and device == "cpu" else None
-    if twin is not None and precision in _READERS.get(runtime, ()):
-        return _open_onnx(twin, model, runtime, precision, device, threads, imgsz)
+    if precision in _READERS.get(runtime, ()):
+        twin = _twin(weights, device, imgsz)
+        if twin is not None:
+            return _open_onnx(twin, model, runtime, precision, device, threads, imgsz)
     weights_path(weights)  # a name of nothing is told as such, with torch or without
-    need_torch()
+    need_torch(_beyond_onnx(weights, runtime, precision, device, imgsz))
     from vovnet.models.weights import load_detector as load_torch
     from vovnet.runtimes.as_detector import open_detector
 
@@ -70,8 +71,29 @@ def load_detector(
 
 def default_runtime(weights: str | Path, device: str = "cpu", imgsz: int | None = None) -> str:
     """The runtime that starts fastest: ONNX Runtime for what ships as ONNX, else torch."""
-    there = shipped_onnx(str(weights)) is not None and device == "cpu" and imgsz is None
-    return "onnxruntime" if there else "eager"
+    return "eager" if _twin(weights, device, imgsz) is None else "onnxruntime"
+
+
+def _twin(weights: str | Path, device: str, imgsz: int | None) -> Path | None:
+    """The shipped ONNX file that does what is asked of shipped weights, if there is one."""
+    path = shipped_onnx(str(weights)) if device == "cpu" else None
+    if path is None or imgsz is None:
+        return path
+    session = open_onnxruntime(path, 1)
+    return path if _facts(path, session)["input"]["size"][0] == imgsz else None
+
+
+def _beyond_onnx(
+    weights: str | Path, runtime: str, precision: str, device: str, imgsz: int | None
+) -> str:
+    """Which of the things asked for no shipped ONNX file does, as options name them."""
+    if shipped_onnx(str(weights)) is None:
+        return str(weights)
+    if device != "cpu":
+        return f"--device {device}"
+    if _twin(weights, device, imgsz) is None:
+        return f"--imgsz {imgsz}"
+    return f"--runtime {runtime}" + f" in {precision}" * (precision != "fp32")
 
 
 def _agree(
@@ -114,12 +136,7 @@ def _open_onnx(
         raise WeightsError(f"{path}: no such file; check the path")
     threads = threads or usable_cores()
     session = open_onnxruntime(path, threads)
-    if "vovnet" not in session.metadata:
-        raise WeightsError(
-            f"{path}: does not say how its outputs are to be read, for vovnet export did not write "
-            "it; vovnet bench measures it"
-        )
-    facts = json.loads(session.metadata["vovnet"])
+    facts = _facts(path, session)
     runtime, precision = runtime or "onnxruntime", precision or facts["precision"]
     facts |= {"runtime": runtime, "precision": precision, "files": {path.name: ""}}
     if runtime not in _READERS or precision not in (*_READERS[runtime], facts["precision"]):
@@ -131,3 +148,14 @@ def _open_onnx(
         return FileDetector(sidecar, session)
     facts["outputs"] = "dense"
     return open_file_detector(path.parent, Sidecar.from_dict(facts, str(path)), threads)
+
+
+def _facts(path: Path, session: Session) -> dict[str, Any]:
+    """What an end-to-end ONNX file says of itself: a sidecar's values, as `vovnet export` wrote
+    them."""
+    if "vovnet" not in session.metadata:
+        raise WeightsError(
+            f"{path}: does not say how its outputs are to be read, for vovnet export did not write "
+            "it; vovnet bench measures it"
+        )
+    return json.loads(session.metadata["vovnet"])

@@ -67,7 +67,7 @@ def has_torch() -> bool:
     return find_spec("torch") is not None
 
 
-def need_torch() -> None:
-    """Raise `MissingExtraError`, which says how to have it, if torch is not installed."""
+def need_torch(wanted: str) -> None:
+    """Raise `MissingExtraError`, which says that `wanted` needs it, if torch is not installed."""
     if not has_torch():
-        raise MissingExtraError("torch", "train")
+        raise MissingExtraError("torch", "train", wanted)

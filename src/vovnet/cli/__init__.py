@@ -1,6 +1,7 @@
 """The command line: one function per verb that parses, calls one library function and prints.
 
-The library is imported inside the verbs: `--help` and usage errors need not wait for torch.
+The library is imported inside the verbs: `--help` and usage errors need not wait for it, and a
+verb that needs torch says so where that is not installed.
 """
 
 import io
@@ -29,6 +30,7 @@ from vovnet.errors import (
     EXIT_STOPPED,
     VovnetError,
     is_out_of_memory,
+    missing_extra,
 )
 from vovnet.interrupts import interrupted
 
@@ -84,6 +86,8 @@ def _explain(error: Exception) -> int:
         return _fail(" ".join(str(error).split()) + " See vovnet --help.", EXIT_BAD_INPUT)
     if isinstance(error, VovnetError):
         return _fail(str(error), error.exit_code)
+    if (missing := missing_extra(error)) is not None:  # a verb that needs torch
+        return _fail(str(missing), missing.exit_code)
     if is_out_of_memory(error):
         return _fail("out of memory; lower --batch, --imgsz or --workers", EXIT_BAD_INPUT)
     traceback.print_exception(error)

@@ -168,7 +168,7 @@ def fetch(source: str, *, force: Overwrite = False, as_json: Json = False) -> in
 
 def env(*, as_json: Json = False) -> int:
     """Show the machine and the versions that results depend on."""
-    from vovnet.lab import environment
+    from vovnet.environment import environment
 
     facts = environment()
     if as_json:

@@ -40,7 +40,7 @@ def open_onnxruntime(path: Path, threads: int, providers: list[Any] | None = Non
     try:
         import onnxruntime as ort
     except ImportError:
-        raise MissingExtraError("onnxruntime", "export") from None
+        raise MissingExtraError("onnxruntime") from None
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -122,7 +122,7 @@ def _import_openvino() -> Any:
     try:
         import openvino
     except ImportError:
-        raise MissingExtraError("openvino", "bench") from None
+        raise MissingExtraError("openvino") from None
     return openvino
 
 
@@ -189,7 +189,7 @@ def import_ncnn() -> Any:
     try:
         import ncnn
     except ImportError:
-        raise MissingExtraError("ncnn", "bench") from None
+        raise MissingExtraError("ncnn") from None
     return ncnn
 
 

@@ -18,12 +18,12 @@ import torch
 from torch import nn
 
 from vovnet.device import usable_device
+from vovnet.environment import environment
 from vovnet.errors import UnknownNameError, VovnetError, is_out_of_memory
 from vovnet.lab.competitor import Competitor, Job, Loaded, same_but_runtime
 from vovnet.lab.conditions import conditions
 from vovnet.lab.correct import BOUNDS
 from vovnet.lab.energy import Meter, idle_watts, open_meter
-from vovnet.lab.environment import environment
 from vovnet.lab.measurement import Measurement, measured, not_measured
 from vovnet.lab.memory import peak_memory
 from vovnet.lab.results import SECOND_STAGE, Machine, failed_row, finished_row

@@ -56,7 +56,7 @@ def _import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise MissingExtraError("onnxruntime", "export") from None
+        raise MissingExtraError("onnxruntime") from None
     return onnxruntime
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 
 from vovnet import __version__
-from vovnet.lab import environment
+from vovnet.environment import environment
 
 
 def test_it_names_the_machine():
@@ -47,8 +47,7 @@ def test_it_never_raises(monkeypatch):
     def no_driver(_):
         raise RuntimeError("no NVIDIA driver")
 
-    # By sys.modules, as the package's attribute of this name is the function.
-    monkeypatch.setattr(sys.modules["vovnet.lab.environment"], "Path", broken)
+    monkeypatch.setattr(sys.modules["vovnet.environment"], "Path", broken)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "sysconf", broken, raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", too_old, raising=False)
@@ -60,15 +59,26 @@ def test_it_never_raises(monkeypatch):
     assert found["cpu"]["flags"] == found["cuda"] == []
 
 
+def test_extras_tell_what_they_lack(monkeypatch):
+    lines = ["numpy>=2", "no-such-a; extra == 'one'", "numpy>=2; extra == 'one'"]
+    lines += ["no_such.b>=1 ; extra == 'two'", "vovnet[one] ; extra == 'two'"]
+    lines += ["vovnet[one,two]; extra == 'all'"]
+    monkeypatch.setattr(sys.modules["vovnet.environment"], "requires", lambda _: lines)
+    assert environment()["extras_lack"] == {
+        "one": ["no-such-a"],
+        "two": ["no-such-a", "no_such.b"],
+    }
+
+
 def test_the_first_distribution_that_is_installed_counts():
-    from vovnet.lab.environment import _version
+    from vovnet.environment import _version
 
     assert _version("torch-of-nobody", "numpy", "pillow") == version("numpy")
     assert _version("torch-of-nobody") is None
 
 
 def test_the_processors_name_is_the_first_that_linux_tells(monkeypatch, tmp_path):
-    module = sys.modules["vovnet.lab.environment"]
+    module = sys.modules["vovnet.environment"]
     told = tmp_path / "cpuinfo"
     told.write_text("processor: 0\nmodel name\t: One 7\nprocessor: 1\nmodel name\t: Two\n")
     monkeypatch.setattr(module, "Path", lambda _: told)
