@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vovnet.environment import environment
 from vovnet.errors import VovnetError
 from vovnet.files import cache_folder, write_atomically
 from vovnet.lab.bench import Protocol, bench_jobs
 from vovnet.lab.competitor import Job
-from vovnet.environment import environment
 from vovnet.lab.row import BenchRow
 from vovnet.runtimes import RUNTIMES
 from vovnet.shipped import weights_path
