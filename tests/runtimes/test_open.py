@@ -178,6 +178,22 @@ def test_int8_wants_images_like_those_it_will_see(calibration, message):
         settings.calibration_batches((2, 3, 8, 8))
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_int8_of_a_file_whose_weights_lie_in_a_second_one(runtime, tmp_path):
+    import onnx
+
+    write_onnx(tiny(64), images(1, 3, 8, 8), tmp_path / "one.onnx")
+    options = {"save_as_external_data": True, "location": "two.data", "size_threshold": 0}
+    onnx.save_model(onnx.load_model(tmp_path / "one.onnx"), tmp_path / "two.onnx", **options)
+    assert (tmp_path / "two.data").stat().st_size > 0
+    x = images(1, 3, 8, 8)
+    with (
+        open_onnx(tmp_path / "two.onnx", runtime, "int8", calibration=[x]) as run,
+        open_onnx(tmp_path / "one.onnx", runtime, "int8", calibration=[x]) as other,
+    ):
+        assert torch.equal(run(x)[0], other(x)[0])
+
+
 def test_calibration_images_come_in_the_batches_of_the_network():
     given = [images(3, 3, 2, 2), images(2, 3, 2, 2) + 9]
     settings = Settings("int8", torch.device("cpu"), 1, given)

@@ -78,11 +78,13 @@ def quantize(path: Path, folder: Path, reader: Reader, keep: Sequence[str] = ())
     weights get 7 bits. Nodes named in `keep` stay in floating point.
     """
     _import_onnxruntime()
+    import onnx
     from onnxruntime import quantization as q
 
-    prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
+    whole, prepared, quantized = (folder / f"{n}.onnx" for n in ("whole", "prepared", "quantized"))
     with converting("int8"):
-        q.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        onnx.save_model(onnx.load_model(path), whole)  # with weights that lay in a second file
+        q.quant_pre_process(whole, prepared, skip_symbolic_shape=True)
         q.quantize_static(
             prepared,
             quantized,
