@@ -38,6 +38,8 @@ def random_boxes(count: int, seed: int, side: float) -> torch.Tensor:
 
 def test_levels_are_torchvisions():
     boxes = random_boxes(400, 0, 800)
+    close = torch.tensor([224.0, 448.0])[:, None] * (1 - torch.tensor([0, 0.5e-6, 1.5e-6, 3e-6]))
+    boxes = torch.cat([boxes, nn.functional.pad(close.reshape(-1, 1).repeat(1, 2), (2, 0))])
     mapper = LevelMapper(2, 5, canonical_scale=224, canonical_level=4, eps=1e-6)
     assert torch.equal(canonical_levels(boxes, 4), mapper([boxes]))
     assert set(canonical_levels(boxes, 4).tolist()) == {0, 1, 2, 3}
