@@ -2,6 +2,7 @@
 
 from vovnet.train import console
 from vovnet.train.recipe import recipe_from_dict
+from vovnet.train.report import EpochReport
 
 
 def test_names_with_brackets_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
@@ -20,3 +21,9 @@ def test_names_with_brackets_are_printed_as_they_are(monkeypatch, capsys, tmp_pa
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [note, "epoch 1 loss_box 0.5"]
+
+
+def test_losses_speed_and_waiting_stand_behind_the_bar():
+    report = EpochReport(epoch=2, size=224, images=64, seconds=4.0, waited=1.0)
+    report.losses = {"class": 1.25, "box": 0.0625}
+    assert console._terms(report) == "class 1.250 box 0.062 | 16 img/s, 25% waiting"

@@ -241,6 +241,13 @@ def test_a_run_cut_short_on_the_way_still_ends_its_epoch(voc, tmp_path):
     assert load_detector(tmp_path / "weights" / "last.safetensors").metadata["epoch"] == 1
 
 
+def test_an_epoch_taken_up_again_counts_its_seconds_once(voc, tmp_path):
+    stopped_in_its_second_step(recipe(voc), tmp_path)
+    row = run_training(replace(load_run(tmp_path), epochs=1), tmp_path, resume=True)
+    _, state = load_tensors(tmp_path / "state.safetensors")
+    assert state["seconds"] == pytest.approx(row["seconds"], abs=0.006)  # rounded to hundredths
+
+
 def test_a_run_does_not_go_on_with_other_images(make_voc, tmp_path):
     data = make_voc(tmp_path / "voc", train=8, val=1)
     stopped_in_its_second_step(recipe(data), tmp_path / "run")

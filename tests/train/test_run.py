@@ -1,5 +1,7 @@
 """Runs that begin from other weights, leave things open, or compile their network."""
 
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,3 +136,24 @@ def test_so_many_regions_of_an_image_train_the_second_stage(voc):
     for asked, has in ((24, 24), (None, 512)):
         asking = recipe_from_dict(values | {"regions": asked})
         assert _detector(asking, dataset).network.regions == has
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_events_for_tensorboard_end_with_the_run(voc, tmp_path, whole):
+    """However it ends: no thread waits on for numbers."""
+    pytest.importorskip("tensorboard", reason="the extra is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def writers() -> set[threading.Thread]:
+        return {t for t in threading.enumerate() if type(t).__name__ == "_AsyncWriterThread"}
+
+    def stop(row: dict) -> None:
+        if not whole:
+            raise KeyboardInterrupt
+
+    before = writers()
+    with nullcontext() if whole else pytest.raises(KeyboardInterrupt):
+        run_training(recipe(voc, tensorboard=True), tmp_path, on_row=stop)
+    assert writers() <= before
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {"lr", "loss_class", "loss_box", "seconds"} <= set(events.Tags()["scalars"])
