@@ -212,6 +212,13 @@ def test_peak_memory_is_at_least_the_weights():
     assert (found.unit, found.n) == ("byte", 3)
 
 
+@pytest.mark.parametrize("runtime", ["cuda_graph", "onnxruntime", "tensorrt"])
+def test_memory_that_torch_does_not_count_is_not_measured_on_a_gpu(runtime):
+    found = peak_memory(Target("any", 8, network=small()), 1, runtime, "fp32", "cuda", 1)
+    assert (found.value, found.unit) == (None, "byte")
+    assert found.reason == f"{runtime} allocates outside torch's counters"
+
+
 def test_the_child_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
     for module in ("tempfile", "json", "ctypes"):
         (tmp_path / f"{module}.py").write_text("raise SystemExit('taken from the wrong place')")
