@@ -167,6 +167,26 @@ def test_memory_is_measured_where_the_choice_depends_on_it(quick, nano):
     assert limited.decision.fell[0][1].startswith("takes more memory than 0.001 MB: ")
 
 
+@pytest.mark.parametrize(
+    ("limits", "early", "metered"),
+    [({}, False, False), ({"memory": 1e9}, True, False), ({"energy": 1e9}, False, True)],
+)
+def test_all_are_screened_shortly_and_finalists_measured_as_bench_does(
+    bench_row, monkeypatch, limits, early, metered
+):
+    """What costs a process or long windows is screened only where the choice depends on it."""
+    protocols = []
+
+    def bench_jobs(jobs, protocol, note):
+        protocols.append(protocol)
+        return [BenchRow.from_dict(bench_row(job.model, joules=1.0)) for job in jobs]
+
+    monkeypatch.setattr("vovnet.lab.pick.bench_jobs", bench_jobs)
+    pick([Job("a"), Job("b")], {}, limits)
+    brief = Protocol(seconds=0.3, repeats=2, warmup=0.2, memory=early, energy=metered)
+    assert protocols == [brief, Protocol(memory=not early)]
+
+
 def test_the_verb_refuses_what_misses_the_limits(quick, nano, capsys):
     options = ["--candidates", str(nano), "--runtime", "eager", "--precision", "fp32"]
     assert main(["pick", *options, "--max-ms", "1e-3"]) == 4
