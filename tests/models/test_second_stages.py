@@ -12,11 +12,12 @@ from torchvision.ops import roi_align
 
 from vovnet.boxes.anchors import anchor_points
 from vovnet.models import create_detector, rcnn
-from vovnet.models.centermask import STRIDES, CenterMask, CenterMaskOutput, adaptive_levels
+from vovnet.models.centermask import CenterMask, CenterMaskOutput, adaptive_levels
 from vovnet.models.detector import Found
 from vovnet.models.rcnn import RCNN
 
 SIZE, CLASSES = (128, 128), 3
+STRIDES = (8, 16, 32, 64, 128)  # of FCOS
 
 
 def network(family: str) -> nn.Module:
