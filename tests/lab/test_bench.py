@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.lab import memory
 from vovnet.lab.bench import Protocol, _jobs, bench, bench_jobs, bench_module, one_line
 from vovnet.lab.competitor import Job
 from vovnet.lab.export_csv import write_csv
@@ -217,6 +218,18 @@ def test_memory_that_torch_does_not_count_is_not_measured_on_a_gpu(runtime):
     found = peak_memory(Target("any", 8, network=small()), 1, runtime, "fp32", "cuda", 1)
     assert (found.value, found.unit) == (None, "byte")
     assert found.reason == f"{runtime} allocates outside torch's counters"
+
+
+def test_the_child_computes_with_the_jobs_threads(tmp_path):
+    before = torch.get_num_threads()
+    job = {"side": 8, "batch": 1, "runtime": "eager", "precision": "fp32", "device": "cpu"}
+    path = memory._hand_over(small(), 1, 8, "eager", tmp_path / "network")
+    try:
+        peaks = memory._run(job | {"threads": before + 1}, path, path)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    assert len(peaks) == 3
 
 
 def test_the_child_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):

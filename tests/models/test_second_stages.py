@@ -125,6 +125,15 @@ def test_centermask_boxes_are_torchvisions_fcos(conf, iou):
 
 
 @torch.no_grad()
+def test_scores_of_centermask_start_near_one_percent():
+    """Else the first steps drown in background (RetinaNet); and boxes start a stride wide."""
+    outputs = network("centermask_lite")(images())
+    assert outputs.class_logits.sigmoid().mean() == pytest.approx(0.01, rel=0.2)
+    assert outputs.centerness.sigmoid().mean() == pytest.approx(0.5, rel=0.2)
+    assert outputs.distances.log().mean().abs() < 0.2
+
+
+@torch.no_grad()
 def test_every_mask_and_its_score_are_those_of_its_region_alone():
     """Each detection's region pooled, drawn and judged on its own, by its class's columns."""
     centermask = network("centermask_lite")
