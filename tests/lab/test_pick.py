@@ -76,6 +76,13 @@ def test_rows_become_candidates(bench_row):
         assert to_candidate(wrong, None).unusable == f"wrong output: {words}"
 
 
+def test_latency_is_that_of_the_whole_way_where_it_is_known(bench_row):
+    whole = bench_row("m", 70.0)["latency_ms"]
+    row = BenchRow.from_dict(bench_row("m", 50.0, stages_ms={"end_to_end": whole}))
+    assert to_candidate(row, None).values["latency"] == pytest.approx(70.0)
+    assert to_candidate(row, None, whole=False).values["latency"] == pytest.approx(50.0)
+
+
 def test_int8_has_no_accuracy_but_what_is_measured(bench_row):
     row = BenchRow.from_dict(bench_row("m", precision="int8"))
     candidate = to_candidate(row, 0.4)

@@ -14,6 +14,7 @@ from vovnet.boxes.anchors import anchor_points
 from vovnet.models import create_detector, rcnn
 from vovnet.models.centermask import CenterMask, CenterMaskOutput, adaptive_levels
 from vovnet.models.detector import Found
+from vovnet.models.mask_head import SpatialAttention
 from vovnet.models.rcnn import RCNN
 
 SIZE, CLASSES = (128, 128), 3
@@ -165,3 +166,15 @@ def test_the_mask_score_sees_mask_and_features():
     largest = masks.reshape(2, 14, 2, 14, 2).amax((2, 4))
     wanted = score.overlaps(score.linear(score.convs(torch.cat([features, largest[:, None]], 1))))
     torch.testing.assert_close(score(features, masks), wanted)
+
+
+@torch.no_grad()
+def test_where_a_mask_is_looked_for_follows_from_mean_and_maximum():
+    """Equation 2 of CenterMask, with a convolution of the pixel itself: 2·mean − max."""
+    attention = SpatialAttention()
+    nn.init.zeros_(attention.conv.weight)
+    attention.conv.weight[0, :, 1, 1] = torch.tensor([2.0, -1.0])
+    x = torch.tensor([[1.0, -2.0], [3.0, 4.0]])[None, :, :, None]  # two channels, two pixels
+    gates = torch.tensor([2 * 2 - 3.0, 2 * 1 - 4.0]).sigmoid()  # means 2 and 1, maxima 3 and 4
+    wanted = torch.tensor([[1.0, -2.0], [3.0, 4.0]]) * gates
+    torch.testing.assert_close(attention(x)[0, :, :, 0], wanted)

@@ -288,6 +288,8 @@ def test_an_epoch_taken_up_again_by_the_clock_keeps_its_size(voc, tmp_path):
     run = Run(detector, settings, tmp_path, None, None, None, Length(seconds=3.0), progress, [])
     assert run.share > 0.8
     assert run.plan.size == 32
+    run.progress = Progress(step=5, seconds=2.0)  # at its beginning, two thirds are done
+    assert run.plan.size == 64
 
 
 def test_fewer_images_than_a_step_wants_are_a_smaller_step(voc, tmp_path):
@@ -350,7 +352,9 @@ def test_a_run_without_progress_stops_early_and_stays_stopped(voc, tmp_path, mon
     monkeypatch.setattr("vovnet.train.run.evaluate", lambda *_, **__: {"map_50": next(scores)})
     settings = recipe(voc, epochs=9, val=f"{voc}@val", val_every=1, patience=2, metric="map_50")
     assert run_training(settings, tmp_path)["epoch"] == 3
-    assert run_training(settings, tmp_path, resume=True)["epoch"] == 3
+    notes: list[str] = []
+    assert run_training(settings, tmp_path, resume=True, on_note=notes.append)["epoch"] == 3
+    assert "this run is finished: 2 evaluations brought nothing better" in notes[-1]
     assert load_detector(tmp_path / "weights" / "best.safetensors").metadata["epoch"] == 1
 
 

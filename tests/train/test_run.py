@@ -13,8 +13,8 @@ from vovnet.errors import VovnetError, WeightsError
 from vovnet.models.weights import load_detector, load_tensors
 from vovnet.train.data import open_training_data
 from vovnet.train.defaults import settle
-from vovnet.train.recipe import Recipe, recipe_from_dict
-from vovnet.train.run import _detector, load_run, run_training
+from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
+from vovnet.train.run import _detector, _keep_recipe, load_run, run_training
 
 
 def recipe(voc: Path, **values) -> Recipe:
@@ -157,3 +157,12 @@ def test_events_for_tensorboard_end_with_the_run(voc, tmp_path, whole):
     assert writers() <= before
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert {"lr", "loss_class", "loss_box", "seconds"} <= set(events.Tags()["scalars"])
+
+
+def test_a_runs_recipe_is_kept_readable(tmp_path):
+    settings = recipe(tmp_path / "données", names=["très long"])
+    _keep_recipe(settings, tmp_path)
+    lines = (tmp_path / "config.yaml").read_text(encoding="utf-8").splitlines()
+    assert "- très long" in lines
+    assert lines[0] == "model: vovdet_nano"
+    assert recipe_from_dict(read_recipe(tmp_path / "config.yaml")) == settings
