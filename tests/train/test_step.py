@@ -79,6 +79,13 @@ def test_its_terms_are_those_of_all_its_images():
     assert stepper()(parts, 0.01) == pytest.approx(stepper()([whole], 0.01), rel=1e-5)
 
 
+def test_the_sum_of_its_terms_is_watched():
+    taken = stepper()
+    first, second = (sum(taken([batch(2, i)], 0.01).values()) for i in range(2))
+    assert taken.learned.watch.steps == 2
+    assert taken.learned.watch.smooth == pytest.approx(0.95 * first + 0.05 * second)
+
+
 def test_a_step_goes_as_far_as_the_rate_says():
     """SGD without momentum: the rate times the gradient, whatever the recipe's own rate is."""
     values = {"clip": 0, "weight_decay": 0, "momentum": 0, "lr": 5.0}
