@@ -298,8 +298,10 @@ def test_fewer_images_than_a_step_wants_are_a_smaller_step(voc, tmp_path):
 
 
 def test_a_run_by_the_clock_ends_when_the_time_is_out(voc, tmp_path):
-    settings = recipe(voc, epochs=None, minutes=0.02, val=f"{voc}@val")
-    row = run_training(settings, tmp_path)
+    settings = recipe(voc, epochs=None, minutes=0.02, warmup=2, val=f"{voc}@val")
+    rates: list[float] = []
+    row = run_training(settings, tmp_path, on_step=lambda report, _: rates.append(report.lr))
+    assert rates[0] == pytest.approx(6e-4)  # no step adds more than a tenth of the peak
     assert float(row["map_50"]) >= 0
     _, state = load_tensors(tmp_path / "state.safetensors")
     assert 1.2 <= state["seconds"] < 60
