@@ -117,6 +117,7 @@ def test_with_side():
     for side in (0, -16, 15, 100):
         with pytest.raises(VovnetError, match=rf"^m: --imgsz {side} is not a positive multiple"):
             LETTERBOX.with_side(side, "m")
+    assert InputSpec((8, 8), "warp", MEAN, STD, multiple=1).with_side(1, "m").size == (1, 1)
     square = InputSpec((300, 300), "warp", MEAN, STD)
     assert square.with_side(300, "m") == square
     for side in (0, 299, 512):
@@ -129,3 +130,12 @@ def test_json_round_trip(spec):
     again = InputSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
     assert again == spec
     assert hash(again) == hash(spec)
+
+
+@pytest.mark.parametrize(
+    "size", [(0, 64), (64, -1), (8193, 64), (2.5, 64), (64, "64"), (64,), (64, 64, 64), [64, 64]]
+)
+def test_sizes_that_no_input_has(size):
+    with pytest.raises(VovnetError, match=r"must be two whole numbers in 1\.\.8192"):
+        InputSpec(size, "warp", MEAN, STD)
+    assert InputSpec((1, 8192), "warp", MEAN, STD).size == (1, 8192)

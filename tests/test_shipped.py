@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from vovnet.cli import main
 from vovnet.models.weights import load_detector, load_metadata
 from vovnet.shipped import SHIPPED
+from vovnet.train.recipe import read_recipe, recipe_from_dict
 
 DATA = Path(__file__).parents[2] / "shared/data"
 RESULTS = Path(__file__).parents[1] / "benchmarks/results"
@@ -38,6 +39,17 @@ def test_metadata_says_where_weights_come_from(name):
     assert 0 < metadata["metrics"]["map_50"] < 1
     assert metadata["metrics"]["command"].startswith("vovnet val")
     assert len(metadata["names"]) == len(metadata["category_ids"])
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_its_recipe_means_today_what_it_was_trained_by(name):
+    """Defaults too: whoever runs the command again gets the same training."""
+    metadata = load_metadata(SHIPPED[name])
+    file = next(word for word in metadata["command"].split() if word.endswith(".yaml"))
+    recipe = recipe_from_dict(read_recipe(Path(__file__).parents[1] / file)).to_dict()
+    by_the_machine = {"val", "val_every", "accumulate", "amp", "workers"}
+    for key in metadata["recipe"].keys() - by_the_machine:
+        assert recipe[key] == metadata["recipe"][key], key
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,24 @@ def test_without_true_masks_there_is_no_mask_figure(tmp_path):
     assert metrics["mask_map_50"] is None
 
 
+@pytest.mark.parametrize("drawn", [2, 1])
+def test_objects_without_a_mask_do_not_count_among_those_with_one(tmp_path, drawn):
+    """No red one is drawn, and of the blue ones those of so many pictures."""
+    outlined(tmp_path)
+    path = tmp_path / "instances_val.json"
+    content = json.loads(path.read_text())
+    for row in content["annotations"][drawn:]:
+        row.pop("segmentation")
+    content["annotations"] += [
+        {"id": 2 + image, "image_id": image, "category_id": 2, "bbox": [50, 1, 9, 4]}
+        for image in (1, 2)
+    ]
+    path.write_text(json.dumps(content))
+    metrics = evaluate(outliner(), open_dataset(tmp_path, "val"))
+    assert metrics["map_50"] == pytest.approx(0.5)  # blue is found, red is not
+    assert metrics["mask_map_50"] == pytest.approx(1.0)
+
+
 BATCHES = (1, 2, 8)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.lab import memory
 from vovnet.lab.bench import Protocol, _jobs, bench, bench_jobs, bench_module, one_line
 from vovnet.lab.competitor import Job
 from vovnet.lab.export_csv import write_csv
@@ -124,7 +125,8 @@ def test_competitors_take_turns():
     own = {name: Target(name, 8, network=Named(name)) for name in "abc"}
     rows = bench_jobs([Job(name) for name in "abc"], BRIEF, own=own)
     assert [row.model for row in rows] == ["a", "b", "c"]
-    assert "".join(order[-6:]) == "abcbca"  # the second round starts one further
+    # Opened and compared, warmed up, and two rounds, of which the second starts one further.
+    assert "".join(order) == "abcabcabcbca"
 
 
 def test_failures_keep_their_rows_and_the_others_go_on():
@@ -209,6 +211,25 @@ def test_peak_memory_is_at_least_the_weights():
     assert found.reason is None
     assert weights <= found.value < 2 * weights
     assert (found.unit, found.n) == ("byte", 3)
+
+
+@pytest.mark.parametrize("runtime", ["cuda_graph", "onnxruntime", "tensorrt"])
+def test_memory_that_torch_does_not_count_is_not_measured_on_a_gpu(runtime):
+    found = peak_memory(Target("any", 8, network=small()), 1, runtime, "fp32", "cuda", 1)
+    assert (found.value, found.unit) == (None, "byte")
+    assert found.reason == f"{runtime} allocates outside torch's counters"
+
+
+def test_the_child_computes_with_the_jobs_threads(tmp_path):
+    before = torch.get_num_threads()
+    job = {"side": 8, "batch": 1, "runtime": "eager", "precision": "fp32", "device": "cpu"}
+    path = memory._hand_over(small(), 1, 8, "eager", tmp_path / "network")
+    try:
+        peaks = memory._run(job | {"threads": before + 1}, path, path)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    assert len(peaks) == 3
 
 
 def test_the_child_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):

@@ -23,9 +23,9 @@ def test_temperature_and_clock_where_they_can_be_read(tmp_path):
 
 
 def test_the_clock_of_cpuinfo(tmp_path):
-    write(tmp_path / "cpuinfo", "model name: x\ncpu MHz\t\t: 2300.0\ncpu MHz\t\t: 2500.0\n")
+    write(tmp_path / "cpuinfo", "model name: x\ncpu MHz\t\t: 2300.05\ncpu MHz\t\t: 2500.01\n")
     found = conditions(CPU, sys=tmp_path, proc=tmp_path)
-    assert found == {"temperature_c": None, "clock_mhz": 2400.0}
+    assert found == {"temperature_c": None, "clock_mhz": 2400.0}  # 2400.03, to a tenth
 
 
 def test_machines_that_tell_nothing(tmp_path):

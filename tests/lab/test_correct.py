@@ -12,6 +12,8 @@ def test_relative_error_over_all_outputs_together():
     assert correct is True
     assert compare(outputs, reference, "fp32") == (pytest.approx(0.01), False)
     assert compare(reference, reference, "fp32") == (0.0, True)
+    small = [[tensor / 100 for tensor in tensors] for tensors in (outputs, reference)]
+    assert compare(*small, "bf16") == (pytest.approx(0.01, rel=1e-4), True)
 
 
 def test_a_narrower_format_has_a_wider_bound():

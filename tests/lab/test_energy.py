@@ -97,7 +97,23 @@ def test_gpu_energy_is_what_the_board_used(joules):
     assert used.joules == pytest.approx(joules(now), rel=0.01)
     assert used.integrated == pytest.approx(joules(now), rel=0.01)
     assert disagreement([used]) is None
-    assert "counter" in meter.method
+    assert meter.method == (
+        "NVML total energy counter; instantaneous power integrated beside it; whole board"
+    )
+
+
+def test_a_window_holds_nothing_of_the_one_before():
+    clock = Clock()
+    meter = GpuMeter(FakeNvml(clock, varying), "GPU-1", period=0.0005, clock=clock)
+    window(meter, clock)
+    clock.now = 100.0  # idle time between the two, which no window may count
+    meter.begin()
+    while clock.now < 100.0 + SECONDS:
+        time.sleep(0.001)
+    used, now = meter.end(), clock.now
+    assert used.seconds == pytest.approx(now - 100.0, rel=0.01)
+    assert used.integrated == pytest.approx(varying(now) - varying(100.0), rel=0.01)
+    assert used.joules == pytest.approx(varying(now) - varying(100.0), rel=0.01)
 
 
 def test_a_counter_and_a_power_that_disagree_are_told():
@@ -115,8 +131,19 @@ def test_a_card_without_a_counter_is_integrated():
     meter = GpuMeter(nvml, "GPU-1", period=0.0005, clock=clock)
     used, now = window(meter, clock)
     assert used.joules == used.integrated == pytest.approx(varying(now), rel=0.01)
-    assert "instantaneous power" in meter.method
+    assert meter.method == "NVML instantaneous power; whole board"
     assert meter.conditions() == {"temperature_c": 61, "clock_mhz": None}
+
+
+def test_a_card_without_a_power_sensor_is_counted():
+    clock = Clock()
+    meter = GpuMeter(FakeNvml(clock, constant, senses=False), "GPU-1", clock=clock)
+    meter.begin()
+    clock.now += SECONDS
+    used = meter.end()
+    assert used.joules == pytest.approx(constant(SECONDS), rel=0.01)
+    assert used.integrated is None
+    assert meter.method == "NVML total energy counter; whole board"
 
 
 def test_cards_that_cannot_be_measured():
@@ -148,6 +175,9 @@ def test_rapl_adds_up_packages_and_survives_a_turn_of_the_counter(tmp_path):
     used = meter.end()
     assert used == Energy(pytest.approx(17.0), None, pytest.approx(2.0))
     assert "2 CPU package(s)" in meter.method
+    meter.begin()
+    rapl(tmp_path, whole=whole, package_0=4_000_000, package_1=20_000_000)
+    assert meter.end().joules == pytest.approx(5.0)  # neither has turned, one has not moved
 
 
 def test_machines_without_rapl(tmp_path):

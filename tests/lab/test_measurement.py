@@ -42,6 +42,7 @@ def test_valid_if_the_repeats_agree(medians, valid):
 def test_value_or_reason():
     missing = not_measured("J", "no counter\n  here")
     assert (missing.value, missing.reason, missing.valid) == (None, "no counter here", False)
+    assert missing.n == 0
     assert json.loads(json.dumps(missing.to_dict())).keys() == {
         *("value", "unit", "method", "n", "p5", "p50", "p95", "p99", "valid", "reason")
     }

@@ -84,6 +84,13 @@ def test_rows_become_candidates(bench_row):
         assert to_candidate(wrong, None).unusable == f"wrong output: {words}"
 
 
+def test_latency_is_that_of_the_whole_way_where_it_is_known(bench_row):
+    whole = bench_row("m", 70.0)["latency_ms"]
+    row = BenchRow.from_dict(bench_row("m", 50.0, stages_ms={"end_to_end": whole}))
+    assert to_candidate(row, None).values["latency"] == pytest.approx(70.0)
+    assert to_candidate(row, None, whole=False).values["latency"] == pytest.approx(50.0)
+
+
 def test_int8_has_the_accuracy_that_was_measured_of_it_and_no_other(bench_row):
     row = BenchRow.from_dict(bench_row("m", precision="int8"))
     job, plain = Job("m", runtime="onnxruntime", precision="int8"), Job("m", precision="bf16")
@@ -177,6 +184,26 @@ def test_memory_is_measured_where_the_choice_depends_on_it(quick, nano):
     limited = pick(jobs, {}, {"memory": 1e-3})
     assert limited.decision.choice is None  # not one finalist: it was known from the screening
     assert limited.decision.fell[0][1].startswith("takes more memory than 0.001 MB: ")
+
+
+@pytest.mark.parametrize(
+    ("limits", "early", "metered"),
+    [({}, False, False), ({"memory": 1e9}, True, False), ({"energy": 1e9}, False, True)],
+)
+def test_all_are_screened_shortly_and_finalists_measured_as_bench_does(
+    bench_row, monkeypatch, limits, early, metered
+):
+    """What costs a process or long windows is screened only where the choice depends on it."""
+    protocols = []
+
+    def bench_jobs(jobs, protocol, note):
+        protocols.append(protocol)
+        return [BenchRow.from_dict(bench_row(job.model, joules=1.0)) for job in jobs]
+
+    monkeypatch.setattr("vovnet.lab.pick.bench_jobs", bench_jobs)
+    pick([Job("a"), Job("b")], {}, limits)
+    brief = Protocol(seconds=0.3, repeats=2, warmup=0.2, memory=early, energy=metered)
+    assert protocols == [brief, Protocol(memory=not early)]
 
 
 def test_the_verb_refuses_what_misses_the_limits(quick, nano, capsys):

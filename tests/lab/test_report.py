@@ -76,8 +76,25 @@ def test_ticks_lie_on_the_axis_and_are_not_many(low, factor, log):
 def test_scales():
     assert Scale(1, 100, 0, 200, log=True)(10) == pytest.approx(100)
     assert Scale(0, 10, 200, 0)(2.5) == pytest.approx(150)
-    low, high = span([7.0], log=False)
-    assert low < 7 < high  # one value is no span; the axis needs one
+
+
+def test_the_air_around_the_values():
+    """6 % of their span, a tenth of a single value, or 15 % (6 % of the decades) of a logarithm."""
+    assert span([10.0, 5.0, 15.0], log=False) == pytest.approx((4.4, 15.6))
+    assert span([-7.0], log=False) == pytest.approx((-7.7, -6.3))  # the axis needs a length
+    assert span([0.0], log=False) == (-1.0, 1.0)
+    assert span([2.0, 3.0], log=True) == pytest.approx((2 / 1.15, 3 * 1.15))
+    assert span([1e5, 1.0], log=True) == pytest.approx((10**-0.3, 10**5.3))
+
+
+def test_ticks_by_hand():
+    assert ticks(0.0, 5.0, log=False) == [0, 1, 2, 3, 4, 5]
+    assert ticks(0.0, 5.1, log=False) == [0, 2, 4]
+    assert ticks(-0.3, 0.7, log=False) == pytest.approx([-0.2, 0, 0.2, 0.4, 0.6])
+    assert ticks(10.0, 39.0, log=True) == [10, 20, 30]
+    assert ticks(1.0, 4.0, log=True) == [1, 2]  # from a factor of 4 on, by decades
+    assert ticks(1.0, 2999.0, log=True) == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
+    assert ticks(1.0, 3000.0, log=True) == [1, 10, 100, 1000]
 
 
 # ---- figures

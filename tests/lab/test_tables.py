@@ -5,7 +5,7 @@ import pytest
 from vovnet.lab.export_csv import csv_row
 from vovnet.lab.measurement import measured, not_measured
 from vovnet.lab.row import BenchRow, unmeasured
-from vovnet.lab.table import layers_of
+from vovnet.lab.table import count_models, layers_of
 
 
 def test_a_line_in_timms_units():
@@ -34,3 +34,13 @@ def test_layers_by_name_of_what_can_be_counted():
     assert list(found) == ["vovnet27_slim"]
     first = found["vovnet27_slim"][0]
     assert first.macs == 2 * 3 * 64 * 9 * 32**2  # two images, 3 to 64 channels, stride 2
+
+
+def test_bytes_are_those_of_the_numbers():
+    """Moved are weights and maps alike, so a type of half the bytes moves half of them."""
+    moved = {}
+    for dtype in ("fp32", "bf16", "fp16", "int8"):
+        [row] = count_models(["osa_5x43"], dtype=dtype)
+        moved[dtype] = row["bytes_moved"]
+    one = moved["int8"]
+    assert moved == {"fp32": 4 * one, "bf16": 2 * one, "fp16": 2 * one, "int8": one}

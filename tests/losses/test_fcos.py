@@ -72,6 +72,16 @@ def outputs(truth: torch.Tensor | None) -> CenterMaskOutput:
     return CenterMaskOutput(*[empty] * 5, logits, distances, centre)
 
 
+@pytest.mark.parametrize(
+    ("reached", "matched"), [((0, 12), 0), ((12, 20), 0), ((0, 11.9), -1), ((12.1, 20), -1)]
+)
+def test_a_side_at_the_end_of_a_levels_reach_is_within(reached, matched):
+    """From (16, 16) the farthest sides of the box are 12 pixels away."""
+    one = [torch.tensor([x]) for x in ([16.0, 16.0], 8.0, reached)]
+    found = match_points(*one, torch.tensor([[4.0, 6.0, 28.0, 26.0]]))
+    assert found[0].tolist() == [matched]
+
+
 def test_the_loss_knows_right_from_wrong_and_survives_nothing():
     def loss(*given) -> dict[str, torch.Tensor]:
         return means(FCOSLoss(STRIDES, RANGES)(*given))

@@ -39,6 +39,8 @@ def random_boxes(count: int, seed: int, side: float) -> torch.Tensor:
 
 def test_levels_are_torchvisions():
     boxes = random_boxes(400, 0, 800)
+    close = torch.tensor([224.0, 448.0])[:, None] * (1 - torch.tensor([0, 0.5e-6, 1.5e-6, 3e-6]))
+    boxes = torch.cat([boxes, nn.functional.pad(close.reshape(-1, 1).repeat(1, 2), (2, 0))])
     mapper = LevelMapper(2, 5, canonical_scale=224, canonical_level=4, eps=1e-6)
     assert torch.equal(canonical_levels(boxes, 4), mapper([boxes]))
     assert set(canonical_levels(boxes, 4).tolist()) == {0, 1, 2, 3}
@@ -169,3 +171,22 @@ def test_the_second_stage_is_counted_at_its_dearest():
         mask = (4 * 256 * 256 * 9 + 4 * 256 * 256) * 14**2 + 256 * 2 * 28**2
         second = macs(WholePass(network)) - macs(network)
     assert second == 1000 * box + 100 * mask
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("fasterrcnn_lite", [(2000, 3), (2000, 2, 4)]),
+        ("maskrcnn_lite", [(2000, 3), (2000, 2, 4), (200, 2, 28, 28)]),
+        ("centermask_lite", [(100, 2, 28, 28), (100, 2)]),
+    ],
+)
+def test_a_whole_pass_tells_both_stages(name, shapes):
+    """Of two images: at most 1000 regions and 100 masks each, CenterMask's 50."""
+    with torch.device("meta"):
+        network = create_detector(f"{name}-vovnet19_slim_dw", ("a", "b")).network.eval()
+        first, second = WholePass(network)(torch.empty(2, 3, 64, 64))
+    assert [tuple(output.shape) for output in second] == shapes
+    assert [x.shape for x in first] == [
+        x.shape for x in network(torch.empty(2, 3, 64, 64, device="meta"))
+    ]

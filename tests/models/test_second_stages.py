@@ -13,11 +13,13 @@ from torchvision.ops import roi_align
 from vovnet.boxes.anchors import anchor_points
 from vovnet.detect.options import Options
 from vovnet.models import create_detector, rcnn
-from vovnet.models.centermask import STRIDES, CenterMask, CenterMaskOutput, adaptive_levels
+from vovnet.models.centermask import CenterMask, CenterMaskOutput, adaptive_levels
 from vovnet.models.detector import Found
+from vovnet.models.mask_head import SpatialAttention
 from vovnet.models.rcnn import RCNN
 
 SIZE, CLASSES = (128, 128), 3
+STRIDES = (8, 16, 32, 64, 128)  # of FCOS
 
 
 def network(family: str) -> nn.Module:
@@ -127,6 +129,15 @@ def test_centermask_boxes_are_torchvisions_fcos(conf, iou):
 
 
 @torch.no_grad()
+def test_scores_of_centermask_start_near_one_percent():
+    """Else the first steps drown in background (RetinaNet); and boxes start a stride wide."""
+    outputs = network("centermask_lite")(images())
+    assert outputs.class_logits.sigmoid().mean() == pytest.approx(0.01, rel=0.2)
+    assert outputs.centerness.sigmoid().mean() == pytest.approx(0.5, rel=0.2)
+    assert outputs.distances.log().mean().abs() < 0.2
+
+
+@torch.no_grad()
 def test_every_mask_and_its_score_are_those_of_its_region_alone():
     """Each detection's region pooled, drawn and judged on its own, by its class's columns."""
     centermask = network("centermask_lite")
@@ -158,3 +169,15 @@ def test_the_mask_score_sees_mask_and_features():
     largest = masks.reshape(2, 14, 2, 14, 2).amax((2, 4))
     wanted = score.overlaps(score.linear(score.convs(torch.cat([features, largest[:, None]], 1))))
     torch.testing.assert_close(score(features, masks), wanted)
+
+
+@torch.no_grad()
+def test_where_a_mask_is_looked_for_follows_from_mean_and_maximum():
+    """Equation 2 of CenterMask, with a convolution of the pixel itself: 2·mean − max."""
+    attention = SpatialAttention()
+    nn.init.zeros_(attention.conv.weight)
+    attention.conv.weight[0, :, 1, 1] = torch.tensor([2.0, -1.0])
+    x = torch.tensor([[1.0, -2.0], [3.0, 4.0]])[None, :, :, None]  # two channels, two pixels
+    gates = torch.tensor([2 * 2 - 3.0, 2 * 1 - 4.0]).sigmoid()  # means 2 and 1, maxima 3 and 4
+    wanted = torch.tensor([[1.0, -2.0], [3.0, 4.0]]) * gates
+    torch.testing.assert_close(attention(x)[0, :, :, 0], wanted)

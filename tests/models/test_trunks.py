@@ -152,6 +152,28 @@ def test_what_cannot_be_built_is_one_clear_line(name, message):
     assert len(str(error.value)) < 2500
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "masks"),
+    [
+        ("vovdet_nano", 256, False),
+        ("vovdet_small", 320, False),
+        ("dsod300-vovnet27_slim", 300, False),
+        ("refinedet320-vovnet27_slim", 320, False),
+        ("refinedet512-vovnet27_slim", 512, False),
+        ("fasterrcnn-vovnet19_slim", 800, False),
+        ("fasterrcnn_lite-vovnet19_slim", 800, False),
+        ("maskrcnn-vovnet19_slim", 800, True),
+        ("maskrcnn_lite-vovnet19_slim", 800, True),
+        ("centermask-vovnet39_v2", 800, True),
+        ("centermask_lite-vovnet19_slim", 800, True),
+    ],
+)
+def test_families_have_their_own_inputs_and_masks(name, side, masks):
+    with torch.device("meta"):
+        detector = create_detector(name, ("a",))
+    assert (detector.input_spec.size, detector.masks) == ((side, side), masks)
+
+
 def test_no_classes():
     with pytest.raises(VovnetError, match="dsod300-vovnet27_slim: no class names; give at least"):
         create_detector("dsod300-vovnet27_slim", ())

@@ -285,6 +285,11 @@ def test_places_that_cannot_be_written(tmp_path):
         ("[" * 100_000, "not JSON"),
         ('{"model": 1' + "0" * 5000 + "}", "not JSON"),
         ('{"model": 3}', "names no model"),
+        ('{"model": "vovdet_nano"}', "names no model or classes"),
+        *(
+            (json.dumps({"model": "vovdet_nano", "names": names}), "names no model or classes")
+            for names in ([], ["a", "a"], ["a", 1], [1, 2], "ab", {"a": 1})
+        ),
     ],
 )
 def test_metadata_of_another_shape_is_an_error_of_one_line(metadata, word, tmp_path):

@@ -13,7 +13,7 @@ from torch import nn
 
 from vovnet.detect.sessions import openvino_config
 from vovnet.errors import MissingExtraError, UnknownNameError, VovnetError
-from vovnet.runtimes import open_runtime, write_onnx
+from vovnet.runtimes import open_onnx, open_runtime, write_onnx
 from vovnet.runtimes.runner import Settings
 
 

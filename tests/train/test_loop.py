@@ -241,6 +241,13 @@ def test_a_run_cut_short_on_the_way_still_ends_its_epoch(voc, tmp_path):
     assert load_detector(tmp_path / "weights" / "last.safetensors").metadata["epoch"] == 1
 
 
+def test_an_epoch_taken_up_again_counts_its_seconds_once(voc, tmp_path):
+    stopped_in_its_second_step(recipe(voc), tmp_path)
+    row = run_training(replace(load_run(tmp_path), epochs=1), tmp_path, resume=True)
+    _, state = load_tensors(tmp_path / "state.safetensors")
+    assert state["seconds"] == pytest.approx(row["seconds"], abs=0.006)  # rounded to hundredths
+
+
 def test_a_run_does_not_go_on_with_other_images(make_voc, tmp_path):
     data = make_voc(tmp_path / "voc", train=8, val=1)
     stopped_in_its_second_step(recipe(data), tmp_path / "run")
@@ -281,6 +288,8 @@ def test_an_epoch_taken_up_again_by_the_clock_keeps_its_size(voc, tmp_path):
     run = Run(detector, settings, tmp_path, None, None, None, Length(seconds=3.0), progress, [])
     assert run.share > 0.8
     assert run.plan.size == 32
+    run.progress = Progress(step=5, seconds=2.0)  # at its beginning, two thirds are done
+    assert run.plan.size == 64
 
 
 def test_fewer_images_than_a_step_wants_are_a_smaller_step(voc, tmp_path):
@@ -289,8 +298,10 @@ def test_fewer_images_than_a_step_wants_are_a_smaller_step(voc, tmp_path):
 
 
 def test_a_run_by_the_clock_ends_when_the_time_is_out(voc, tmp_path):
-    settings = recipe(voc, epochs=None, minutes=0.02, val=f"{voc}@val")
-    row = run_training(settings, tmp_path)
+    settings = recipe(voc, epochs=None, minutes=0.02, warmup=2, val=f"{voc}@val")
+    rates: list[float] = []
+    row = run_training(settings, tmp_path, on_step=lambda report, _: rates.append(report.lr))
+    assert rates[0] == pytest.approx(6e-4)  # no step adds more than a tenth of the peak
     assert float(row["map_50"]) >= 0
     _, state = load_tensors(tmp_path / "state.safetensors")
     assert 1.2 <= state["seconds"] < 60
@@ -343,7 +354,9 @@ def test_a_run_without_progress_stops_early_and_stays_stopped(voc, tmp_path, mon
     monkeypatch.setattr("vovnet.train.run.evaluate", lambda *_, **__: {"map_50": next(scores)})
     settings = recipe(voc, epochs=9, val=f"{voc}@val", val_every=1, patience=2, metric="map_50")
     assert run_training(settings, tmp_path)["epoch"] == 3
-    assert run_training(settings, tmp_path, resume=True)["epoch"] == 3
+    notes: list[str] = []
+    assert run_training(settings, tmp_path, resume=True, on_note=notes.append)["epoch"] == 3
+    assert "this run is finished: 2 evaluations brought nothing better" in notes[-1]
     assert load_detector(tmp_path / "weights" / "best.safetensors").metadata["epoch"] == 1
 
 

@@ -98,11 +98,13 @@ def plain_muon(start: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tens
     return weight
 
 
-def test_steps_are_those_of_the_published_muon():
-    """Gradients that turn, so that momentum and Nesterov's look ahead both matter."""
+@pytest.mark.parametrize("scale", [1.0, 1e-8])
+def test_steps_are_those_of_the_published_muon(scale):
+    """Gradients that turn, so that momentum and Nesterov's look ahead both matter; and gradients
+    so small that what is added to their norm counts."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(6, 10, generator=generator)
-    gradients = [torch.randn(6, 10, generator=generator) for _ in range(4)]
+    gradients = [scale * torch.randn(6, 10, generator=generator) for _ in range(4)]
     parameter = nn.Parameter(start.clone())
     muon = Muon([parameter], lr=0.02, weight_decay=0.1, dtype=torch.float32)
     for gradient in gradients:

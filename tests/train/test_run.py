@@ -1,5 +1,7 @@
 """Runs that begin from other weights, leave things open, or compile their network."""
 
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from vovnet.errors import VovnetError, WeightsError
 from vovnet.models.weights import load_detector, load_tensors
 from vovnet.train.data import open_training_data
 from vovnet.train.defaults import settle
-from vovnet.train.recipe import Recipe, recipe_from_dict
-from vovnet.train.run import _detector, load_run, run_training
+from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
+from vovnet.train.run import _detector, _keep_recipe, load_run, run_training
 
 
 def recipe(voc: Path, **values) -> Recipe:
@@ -134,3 +136,33 @@ def test_so_many_regions_of_an_image_train_the_second_stage(voc):
     for asked, has in ((24, 24), (None, 512)):
         asking = recipe_from_dict(values | {"regions": asked})
         assert _detector(asking, dataset).network.regions == has
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_events_for_tensorboard_end_with_the_run(voc, tmp_path, whole):
+    """However it ends: no thread waits on for numbers."""
+    pytest.importorskip("tensorboard", reason="the extra is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def writers() -> set[threading.Thread]:
+        return {t for t in threading.enumerate() if type(t).__name__ == "_AsyncWriterThread"}
+
+    def stop(row: dict) -> None:
+        if not whole:
+            raise KeyboardInterrupt
+
+    before = writers()
+    with nullcontext() if whole else pytest.raises(KeyboardInterrupt):
+        run_training(recipe(voc, tensorboard=True), tmp_path, on_row=stop)
+    assert writers() <= before
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {"lr", "loss_class", "loss_box", "seconds"} <= set(events.Tags()["scalars"])
+
+
+def test_a_runs_recipe_is_kept_readable(tmp_path):
+    settings = recipe(tmp_path / "données", names=["très long"])
+    _keep_recipe(settings, tmp_path)
+    lines = (tmp_path / "config.yaml").read_text(encoding="utf-8").splitlines()
+    assert "- très long" in lines
+    assert lines[0] == "model: vovdet_nano"
+    assert recipe_from_dict(read_recipe(tmp_path / "config.yaml")) == settings

@@ -11,7 +11,7 @@ from vovnet.losses import Target
 from vovnet.models import create_detector
 from vovnet.train.checkpoint import Learned
 from vovnet.train.ema import WeightAverage
-from vovnet.train.loop import train
+from vovnet.train.loop import _seeded, train
 from vovnet.train.optimizers import make_optimizers
 from vovnet.train.recipe import Recipe, recipe_from_dict
 from vovnet.train.step import Stepper
@@ -76,7 +76,19 @@ def test_a_step_in_parts_is_the_step_on_all_its_images(amp):
 def test_its_terms_are_those_of_all_its_images():
     whole = crowded((40, 0, 0, 2))
     parts = [Batch(whole.pixels[i : i + 2], whole.targets[i : i + 2]) for i in (0, 2)]
-    assert stepper()(parts, 0.01) == pytest.approx(stepper()([whole], 0.01), rel=1e-5)
+    taken = stepper()
+    images = taken.detector.normalize(whole.pixels)
+    plain = taken.detector.loss(taken.detector(images), whole.targets, (64, 64))
+    wanted = {name: value.item() for name, value in plain.items()}
+    assert taken([whole], 0.01) == pytest.approx(wanted, rel=1e-5)
+    assert stepper()(parts, 0.01) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_sum_of_its_terms_is_watched():
+    taken = stepper()
+    first, second = (sum(taken([batch(2, i)], 0.01).values()) for i in range(2))
+    assert taken.learned.watch.steps == 2
+    assert taken.learned.watch.smooth == pytest.approx(0.95 * first + 0.05 * second)
 
 
 def test_a_step_goes_as_far_as_the_rate_says():
@@ -229,3 +241,18 @@ def test_a_rate_that_is_far_too_high_is_named_early(voc, tmp_path):
     detector.input_spec = detector.input_spec.with_side(32, "vovdet_nano")
     with pytest.raises(DivergedError, match=r"in epoch \d+, step \d+, at lr 30; start again with"):
         train(detector, dataset, settings, tmp_path)
+
+
+def test_an_image_draws_alike_in_whatever_parts_its_step_comes():
+    def batch(count: int) -> Batch:
+        target = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+        return Batch(torch.zeros(count, 2, 2, 3, dtype=torch.uint8), [target] * count)
+
+    def seeds(*counts: int, seed: int = 1, step: int = 5) -> list[int]:
+        parts = _seeded([batch(count) for count in counts], seed, step)
+        assert [len(part.targets) for part in parts] == list(counts)
+        return [target.seed for part in parts for target in part.targets]
+
+    whole = seeds(6)
+    assert seeds(3, 3) == seeds(2, 2, 2) == whole
+    assert len({*whole, *seeds(6, seed=2), *seeds(6, step=6)}) == 18

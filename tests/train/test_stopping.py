@@ -24,6 +24,8 @@ def worker_alarm():
 
 
 def test_the_end_of_workers_is_expected_once_a_stop_is_asked(worker_alarm):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    before = [signal.getsignal(number) for number in numbers]
     with StopRequest() as stop:
         with pytest.raises(RuntimeError, match="Terminated"):
             subprocess.run([sys.executable, "-c", ""], check=True)
@@ -31,6 +33,7 @@ def test_the_end_of_workers_is_expected_once_a_stop_is_asked(worker_alarm):
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked
         subprocess.run([sys.executable, "-c", ""], check=True)
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_a_second_signal_interrupts(worker_alarm):

@@ -36,3 +36,8 @@ def test_ten_times_the_least_is_no_divergence_below_twice_the_beginning():
     with pytest.raises(DivergedError):
         watched(*falling, *[300.0] * 40)
     assert watched(*[1.0] * 20, 20.0).smooth < 2  # 1.95: below twice its beginning
+
+
+def test_a_loss_of_nothing_has_not_risen():
+    """Ten times its least is what it is."""
+    assert watched(*[0.0] * 25).smooth == 0

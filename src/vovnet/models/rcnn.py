@@ -99,8 +99,8 @@ class RCNN(nn.Module):
         backbone: Backbone,
         num_classes: int,
         *,
-        width: int = 256,
-        masks: bool = False,
+        width: int,
+        masks: bool,
         regions: int = 512,
     ) -> None:
         super().__init__()

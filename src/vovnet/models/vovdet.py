@@ -117,7 +117,6 @@ class VoVDet(nn.Module):
 
     def __init__(self, spec: VoVDetSpec, num_classes: int) -> None:
         super().__init__()
-        self.num_classes = num_classes
         self.backbone = VoVNet(spec.backbone, out_indices=(2, 3, 4))
         channels = tuple(tap.channels for tap in self.backbone.taps)
         self.neck = Neck(channels, spec.width, spec.mid)
