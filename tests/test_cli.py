@@ -58,7 +58,8 @@ def test_version_and_help(run):
     assert run("--version") == (0, f"{__version__}\n", "")
     overview = run("--help")
     assert (overview.code, overview.err) == (0, "")
-    for verb in ("models", "count", "bench", "doctor", "train", "val", "predict", "pick", "env"):
+    verbs = ("models", "count", "bench", "doctor", "train", "val", "predict", "pick", "env")
+    for verb in (*verbs, "convert", "fetch"):
         assert f" {verb} " in overview.out
         assert run(verb, "--help").code == 0
     assert "Exit codes" in overview.out

@@ -208,6 +208,14 @@ def test_dropout_before_the_classifier_in_training_alone(name):
         assert not torch.equal(network(images(side=64)), network(images(side=64)))
 
 
+def test_a_layer_behind_dropout_begins_as_without():
+    heads = []
+    for rate in (0.0, 0.5):
+        torch.manual_seed(0)
+        heads.append(create_model("shufflenet_v2_x0_5", 4, drop_rate=rate).fc)
+    assert all(map(torch.equal, heads[0].parameters(), heads[1].parameters()))
+
+
 def test_the_rate_of_dropout_reaches_it():
     assert create_model("vovnet27_slim", 4, drop_rate=0.3).drop.p == 0.3
     assert create_model("resnet50", 4, drop_rate=0.3).fc.drop_rate == 0.3
