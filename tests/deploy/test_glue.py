@@ -51,7 +51,7 @@ def test_regions_are_cut_from_the_level_that_torch_takes(kind, cells):
     strides = (4, 8, 16, 32) if kind == "canonical" else (8, 16, 32)
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(1, 3, 512 // s, 512 // s, generator=generator) for s in strides]
-    boxes = torch.cat([random_boxes(60, 1, 512), at_the_bars((112, 224, 448, 256, 512, 0))])
+    boxes = torch.cat([random_boxes(60, 1, 512), at_the_bars((112, 224, 448, 256, 363, 0))])
     if kind == "canonical":
         levels, said = canonical_levels(boxes, 4), glue.canonical("drawn")
     else:
