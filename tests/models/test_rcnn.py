@@ -14,7 +14,7 @@ from vovnet.models import create_detector
 from vovnet.models.centermask import CenterMaskOutput, adaptive_levels
 from vovnet.models.detector import WholePass
 from vovnet.models.fpn import canonical_levels, pool_regions
-from vovnet.models.rcnn import RCNNOutput, rcnn_anchors
+from vovnet.models.rcnn import Proposing, RCNNOutput, proposing_in_use, rcnn_anchors
 
 # Parameters in millions as the CenterMask paper prints them (table 4; cut, not rounded).
 PRINTED = {"vovnet39": 49.0, "vovnet57": 63.0, "vovnet39_v2": 52.6, "vovnet57_v2": 68.9}
@@ -100,7 +100,7 @@ def test_proposals_are_torchvisions():
     objectness = torch.randn(2, sum(counts), generator=generator)
     offsets = torch.randn(2, sum(counts), 4, generator=generator) * 0.3
     outputs = RCNNOutput(*[torch.zeros(1)] * 5, objectness, offsets)
-    said = network._propose(outputs, (128, 128))
+    said = network._propose(outputs, (128, 128), Proposing(1000, 1000, 0.7))
 
     most = {"training": 2000, "testing": 1000}
     theirs = RegionProposalNetwork(None, RPNHead(1, 1), 0.7, 0.3, 256, 0.5, most, most, 0.7).eval()
@@ -111,6 +111,40 @@ def test_proposals_are_torchvisions():
     for mine, other in zip(said, wanted, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-3, rtol=0)
         assert torch.equal(mine, box_ops.clip_boxes_to_image(mine, (128, 128)))
+
+
+def test_small_inputs_have_fewer_regions():
+    """As published above 400 pixels; below, in proportion to the side, and overlapping less."""
+    assert proposing_in_use((800, 416)) == Proposing(1000, 1000, 0.7, 0.01)
+    assert proposing_in_use((256, 256)) == Proposing(1000, 205, 0.5, 0.3)
+    network = small(masks=False).eval()
+    outputs = network(torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
+    shape = outputs.objectness.shape
+    sure = outputs._replace(
+        objectness=torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    )
+    rule = proposing_in_use((128, 128))._replace(min_objectness=0.0)
+    [boxes] = network._propose(sure, (128, 128), rule)
+    assert len(boxes) == rule.most == 102
+    [fewer] = network._propose(sure, (128, 128), rule._replace(candidates=20))
+    assert len(fewer) < 100
+
+
+def test_training_sees_every_region_whatever_the_input():
+    """The number of regions in use is none of the losses'."""
+    network = small(masks=False).train()
+    asked = []
+    whole = network._propose
+
+    def propose(outputs: RCNNOutput, size: tuple[int, int], rule: Proposing) -> list[torch.Tensor]:
+        asked.append(rule)
+        return whole(outputs, size, rule)
+
+    network._propose = propose
+    outputs = network(torch.randn(1, 3, 128, 128))
+    network.terms(outputs, [target()], (128, 128))
+    network.eval().terms(outputs, [target()], (128, 128))
+    assert asked == [Proposing(2000, 2000, 0.7), Proposing(1000, 1000, 0.7)]
 
 
 def target() -> Target:
@@ -158,19 +192,20 @@ def test_a_mask_comes_back_from_its_box():
     assert (pasted & truth).sum() / (pasted | truth).sum() > 0.95
 
 
-def test_the_second_stage_is_counted_at_its_dearest():
+@pytest.mark.parametrize(("side", "regions"), [(64, 51), (832, 1000)])
+def test_the_second_stage_is_counted_at_its_dearest(side, regions):
     with torch.device("meta"):
         network = create_detector("maskrcnn-vovnet19_slim", ("a", "b")).network.eval()
 
         def macs(module: nn.Module) -> int:
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                module(torch.empty(1, 3, 64, 64))
+                module(torch.empty(1, 3, side, side))
             return counter.get_total_flops() // 2
 
         box = 4 * 256 * 256 * 9 * 7**2 + 256 * 7**2 * 1024 + 1024 * (3 + 4 * 2)
         mask = (4 * 256 * 256 * 9 + 4 * 256 * 256) * 14**2 + 256 * 2 * 28**2
         second = macs(WholePass(network)) - macs(network)
-    assert second == 1000 * box + 100 * mask
+    assert second == regions * box + 100 * mask
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from vovnet.models import create_detector, rcnn
 from vovnet.models.centermask import CenterMask, CenterMaskOutput, adaptive_levels
 from vovnet.models.detector import Found
 from vovnet.models.mask_head import SpatialAttention
-from vovnet.models.rcnn import RCNN
+from vovnet.models.rcnn import RCNN, Proposing
 
 SIZE, CLASSES = (128, 128), 3
 STRIDES = (8, 16, 32, 64, 128)  # of FCOS
+RULE = Proposing(60, 60, 0.7, 0.01)
 
 
 def network(family: str) -> nn.Module:
@@ -41,7 +42,7 @@ def assert_found(found: Found, boxes: Tensor, scores: Tensor, labels: Tensor) ->
 def decisive(monkeypatch) -> RCNN:
     """An R-CNN whose second stage says more than its first weights would: classes that differ, and
     boxes moved by tenths of their sides. Few regions, since each costs a second stage."""
-    monkeypatch.setattr(rcnn, "_PROPOSALS", {True: 60, False: 60})
+    monkeypatch.setattr(rcnn, "proposing_in_use", lambda _: RULE)
     made = network("fasterrcnn_lite")
     assert isinstance(made, RCNN)
     with torch.no_grad():
@@ -54,7 +55,7 @@ def decisive(monkeypatch) -> RCNN:
 @torch.no_grad()
 def test_regions_are_decoded_as_torchvision_does(decisive, conf, iou):
     outputs = decisive(images())
-    proposals = decisive._propose(outputs, SIZE, 0.01)
+    proposals = decisive._propose(outputs, SIZE, RULE)
     logits, offsets = decisive.box_head(decisive._pool(outputs, proposals, 7))
     assert offsets.std() > 0.3
     background = torch.zeros(len(offsets), 1, 4)  # torchvision has a box for it too
@@ -72,12 +73,13 @@ def test_regions_are_decoded_as_torchvision_does(decisive, conf, iou):
 
 @torch.no_grad()
 def test_regions_that_the_first_stage_is_sure_of_are_not_classified(decisive):
-    """Objectness below 0.01 is left out in use, and is not while training."""
+    """Objectness below the rule's bar is left out."""
     outputs = decisive(images())
     bar = torch.tensor(0.01).logit()
     sure = outputs._replace(objectness=torch.full_like(outputs.objectness, float(bar) - 0.01))
     assert [len(f.labels) for f in decisive.decode(sure, SIZE, Options(0.0, 0.5))] == [0, 0]
-    assert all(len(boxes) > 0 for boxes in decisive._propose(sure, SIZE))
+    rule = RULE._replace(min_objectness=0.0)
+    assert all(len(boxes) > 0 for boxes in decisive._propose(sure, SIZE, rule))
     unsure = outputs._replace(objectness=torch.full_like(outputs.objectness, float(bar) + 0.01))
     assert all(len(f.labels) > 0 for f in decisive.decode(unsure, SIZE, Options(0.0, 0.5)))
 

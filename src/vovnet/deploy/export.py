@@ -55,7 +55,7 @@ def export(
     layers in floating point. Raises `RefusedError` (exit 4) for a model that finds something else
     or loses more, and leaves nothing behind; `VovnetError` for what a format cannot hold.
     """
-    chosen = find_format(format_name, order)
+    chosen = find_format(format_name, order, two_stages=detector.decoder is None)
     _free(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

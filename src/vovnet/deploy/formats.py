@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vovnet.deploy.two_stage import write_end_to_end as write_both_stages
 from vovnet.detect.sessions import openvino_core
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.models.detector import Detector
@@ -71,6 +72,9 @@ class DenseNetwork(nn.Module):
 
 
 def _write_onnx(detector: Detector, folder: Path, order: Order) -> list[str]:
+    if detector.decoder is None:
+        write_both_stages(detector, folder / "model.onnx", {"precision": order.precision})
+        return ["model.onnx"]
     with tempfile.TemporaryDirectory(prefix="vovnet-") as place:
         network = Path(place) / "network.onnx"
         write_network(detector, network, order.batch)
@@ -152,8 +156,13 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def find_format(name: str, order: Order) -> Format:
+def find_format(name: str, order: Order, *, two_stages: bool = False) -> Format:
     """The format of that name; raises `VovnetError` for what it cannot hold."""
+    if two_stages and (name != "onnx" or order != Order()):
+        raise VovnetError(
+            "a detector of two stages becomes ONNX in fp32 for one image, with suppression; "
+            "give --format onnx alone, or use --runtime, which leaves the second stage in torch"
+        )
     if name not in FORMATS:
         raise UnknownNameError("format", name, FORMATS)
     chosen = FORMATS[name]

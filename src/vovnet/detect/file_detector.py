@@ -12,7 +12,7 @@ from vovnet.detect.options import CONF, IOU, MAX_DET, Options
 from vovnet.detect.run import Pictures, detect
 from vovnet.detect.sessions import Session, open_ncnn, open_onnxruntime, open_openvino
 from vovnet.detect.sidecar import Sidecar
-from vovnet.detect.suppress import COMPETING, best_found, best_of
+from vovnet.detect.suppress import COMPETING, best_found, best_of, first
 from vovnet.errors import MissingExtraError, UnknownNameError, WeightsError
 from vovnet.limits import usable_cores
 
@@ -70,16 +70,16 @@ class FileDetector:
             return [best_found(b, s, how) for b, s in zip(boxes, scores, strict=True)]
         # The file suppresses within every class of all; for anything else it gives the candidates.
         plain = how.classes is None and not how.agnostic
-        outputs = self._session.run(
-            {
-                "images": pixels,
-                "conf": np.array(how.conf, np.float32),
-                "iou": np.array(how.iou if plain else 1.0, np.float32),
-                "max_det": np.array((how.max_det or MAX_DET) if plain else COMPETING, np.int64),
-            }
-        )
+        asked = {
+            "conf": np.array(how.conf, np.float32),
+            "iou": np.array(how.iou if plain else 1.0, np.float32),
+            "max_det": np.array((how.max_det or MAX_DET) if plain else COMPETING, np.int64),
+        }
+        shapes = self._session.inputs
+        feeds = {n: x.reshape([1] * len(shapes[n])) for n, x in asked.items() if n in shapes}
+        outputs = self._session.run({"images": pixels, **feeds})
         rows = [_row(outputs, i) for i in range(len(pixels))]
-        return rows if plain else [best_of(row, how) for row in rows]
+        return [first(r, how.max_det) if plain else best_of(r, how) for r in rows]
 
 
 def _row(outputs: Sequence[np.ndarray], index: int) -> Found:

@@ -33,6 +33,11 @@ def best_of(found: Found, how: Options) -> Found:
     return _chosen(found, keep)
 
 
+def first(found: Found, count: int | None) -> Found:
+    """The best `count` of what was found; all for None."""
+    return _chosen(found, np.arange(len(found.scores))[:count])
+
+
 def survivors(
     boxes: np.ndarray, labels: np.ndarray, iou: float, *, agnostic: bool = False
 ) -> np.ndarray:
@@ -56,4 +61,5 @@ def survivors(
 
 
 def _chosen(found: Found, which: np.ndarray) -> Found:
-    return Found(found.boxes[which], found.scores[which], found.labels[which])
+    masks, scores = (None if x is None else x[which] for x in (found.masks, found.mask_scores))
+    return Found(found.boxes[which], found.scores[which], found.labels[which], masks, scores)

@@ -31,7 +31,7 @@ from vovnet.models.mask_head import MASK, POOLED, MaskHead, of_class
 STRIDES = (8, 16, 32, 64, 128)
 _RANGES = ((0.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, torch.inf))
 _TRAINING, _TRAIN_REGIONS = Options(conf=0.05, iou=0.6), 100
-_MAX_DETECTIONS = 50
+MAX_DETECTIONS = 50
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class CenterMask(nn.Module):
     ) -> list[Found]:
         """Detections of every image, in input pixels; masks as probabilities on 28×28 cells, with
         `mask_scores`, the score times the mask's guessed IoU."""
-        found = self._boxes(outputs, image_size, how, _MAX_DETECTIONS)
+        found = self._boxes(outputs, image_size, how, MAX_DETECTIONS)
         features = self._pool(outputs, [f.boxes for f in found], image_size)
         labels = torch.cat([f.labels for f in found])
         masks = of_class(self.mask_head(features).float(), labels).sigmoid()
@@ -206,7 +206,7 @@ class CenterMask(nn.Module):
 
     def second_stage(self, count: int, like: Tensor) -> tuple[Tensor, ...]:
         """As `RCNN.second_stage`."""
-        drawn = like.new_empty(count * _MAX_DETECTIONS, self.width, POOLED, POOLED)
+        drawn = like.new_empty(count * MAX_DETECTIONS, self.width, POOLED, POOLED)
         masks = self.mask_head(drawn)
         return masks, self.mask_score(drawn, masks[:, 0])
 

@@ -45,4 +45,6 @@ class MaskHead(nn.Module):
 
 def of_class(masks: Tensor, labels: Tensor) -> Tensor:
     """The mask of each region's own class: R×S×S from R×C×S×S and R labels."""
-    return masks[torch.arange(len(labels), device=labels.device), labels]
+    # Not len(), which export takes for a constant.
+    rows = torch.arange(labels.shape[0], device=labels.device)
+    return masks[rows, labels]

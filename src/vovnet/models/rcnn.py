@@ -38,10 +38,7 @@ from vovnet.models.mask_head import MASK, POOLED, MaskHead, of_class
 
 _RATIOS = (0.5, 1.0, 2.0)
 _ANCHORS_SAMPLED = 256  # an image
-_PROPOSALS = {True: 2000, False: 1000}  # by `training`; before (each level) and after suppression
-_PROPOSAL_IOU = 0.7
-_MIN_OBJECTNESS = 0.01  # in use, regions that the first stage is sure of cost a second stage each
-_MAX_DETECTIONS = 100
+MAX_DETECTIONS = 100
 _BOX_CELLS = 7
 
 
@@ -56,6 +53,32 @@ class RCNNOutput(NamedTuple):
     p6: Tensor
     objectness: Tensor
     offsets: Tensor
+
+
+class Proposing(NamedTuple):
+    """How an image's regions are chosen: the best `candidates` of each level, of these none below
+    `min_objectness`, and after suppression at `iou` the best `most`."""
+
+    candidates: int
+    most: int
+    iou: float
+    min_objectness: float = 0.0
+
+
+_IN_TRAINING = Proposing(2000, 2000, 0.7)
+_AS_PUBLISHED = Proposing(1000, 1000, 0.7)
+
+
+def proposing_in_use(image_size: tuple[int, int]) -> Proposing:
+    """What is worth a second stage in use: as published, but for what the first is sure of.
+
+    Inputs of 400 pixels and less hold fewer objects: fewer regions of them, likelier to be objects
+    and overlapping less. `benchmarks/regions.py` measures what that gives and what it costs.
+    """
+    side = max(image_size)
+    if side > 400:
+        return _AS_PUBLISHED._replace(min_objectness=0.01)
+    return Proposing(1000, round(0.8 * side), 0.5, 0.3)
 
 
 @lru_cache(maxsize=16)
@@ -126,7 +149,8 @@ class RCNN(nn.Module):
         objectness, offsets = outputs.objectness.float(), outputs.offsets.float()
         anchors = self._anchors(outputs, image_size)
         first = proposal_loss(objectness, offsets, torch.cat(anchors), targets, _ANCHORS_SAMPLED)
-        proposals = self._propose(outputs, image_size)
+        rule = _IN_TRAINING if self.training else _AS_PUBLISHED
+        proposals = self._propose(outputs, image_size, rule)
         regions = [
             sample_regions(match_regions(p, t), self.regions, t.seed)
             for p, t in zip(proposals, targets, strict=True)
@@ -147,7 +171,7 @@ class RCNN(nn.Module):
 
     def decode(self, outputs: RCNNOutput, image_size: tuple[int, int], how: Options) -> list[Found]:
         """Detections of every image, in input pixels; masks as probabilities on 28×28 cells."""
-        proposals = self._propose(outputs, image_size, _MIN_OBJECTNESS)
+        proposals = self._propose(outputs, image_size, proposing_in_use(image_size))
         logits, deltas = self.box_head(self._pool(outputs, proposals, _BOX_CELLS))
         counts = [len(boxes) for boxes in proposals]
         found = []
@@ -159,17 +183,18 @@ class RCNN(nn.Module):
             centred = box_convert(boxes[pairs.rows], "xyxy", "cxcywh")
             moved = decode_offsets(offsets[pairs.rows, pairs.labels], centred, REGION_VARIANCES)
             moved = clip_boxes_to_image(moved, image_size)
-            found.append(Found(*suppress(moved, pairs, how, _MAX_DETECTIONS)))
+            found.append(Found(*suppress(moved, pairs, how, MAX_DETECTIONS)))
         return found if self.mask_head is None else self._draw(outputs, found, self.mask_head)
 
     def second_stage(self, count: int, like: Tensor) -> tuple[Tensor, ...]:
         """The heads on the most that `count` images can ask of them, without numbers: for counting
         on the meta device. RoIAlign itself has no multiply–accumulates."""
-        regions = like.new_empty(count * _PROPOSALS[False], self.width, _BOX_CELLS, _BOX_CELLS)
+        most = proposing_in_use((like.shape[2], like.shape[3])).most
+        regions = like.new_empty(count * most, self.width, _BOX_CELLS, _BOX_CELLS)
         outputs = self.box_head(regions)
         if self.mask_head is None:
             return outputs
-        drawn = like.new_empty(count * _MAX_DETECTIONS, self.width, POOLED, POOLED)
+        drawn = like.new_empty(count * MAX_DETECTIONS, self.width, POOLED, POOLED)
         return *outputs, self.mask_head(drawn)
 
     def _draw(self, outputs: RCNNOutput, found: list[Found], head: MaskHead) -> list[Found]:
@@ -188,30 +213,43 @@ class RCNN(nn.Module):
         anchors = rcnn_anchors(image_size, self.pyramid.strides)
         return [level.to(outputs.offsets.device) for level in anchors]
 
-    @torch.no_grad()
-    def _propose(
-        self, outputs: RCNNOutput, image_size: tuple[int, int], min_objectness: float = 0.0
-    ) -> list[Tensor]:
-        """Regions of every image: P×4 xyxy inside it, best first, after suppression by level."""
+    def candidates(
+        self, outputs: RCNNOutput, image_size: tuple[int, int], most: int
+    ) -> list[list[tuple[Tensor, Tensor]]]:
+        """For every image and level, its `most` likeliest boxes inside the image and their scores,
+        best first."""
         anchors = self._anchors(outputs, image_size)
         counts = [len(level) for level in anchors]
-        most = _PROPOSALS[self.training]
-        proposals = []
+        images = []
         for objectness, offsets in zip(
             outputs.objectness.float(), outputs.offsets.float(), strict=True
         ):
-            boxes, scores, levels = [], [], []
-            for number, (anchor, logits, deltas) in enumerate(
-                zip(anchors, objectness.split(counts), offsets.split(counts), strict=True)
+            levels = []
+            for anchor, logits, deltas in zip(
+                anchors, objectness.split(counts), offsets.split(counts), strict=True
             ):
                 best, index = logits.topk(min(most, len(logits)))
                 centred = box_convert(anchor[index], "xyxy", "cxcywh")
-                boxes.append(decode_offsets(deltas[index], centred, ANCHOR_VARIANCES))
-                scores.append(best.sigmoid())
-                levels.append(torch.full_like(index, number))
-            box, score, level = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
-            box = clip_boxes_to_image(box, image_size)
-            keep = ((box[:, 2:] - box[:, :2]).amin(1) > 1e-3) & (score >= min_objectness)
+                boxes = decode_offsets(deltas[index], centred, ANCHOR_VARIANCES)
+                levels.append((clip_boxes_to_image(boxes, image_size), best.sigmoid()))
+            images.append(levels)
+        return images
+
+    @torch.no_grad()
+    def _propose(
+        self, outputs: RCNNOutput, image_size: tuple[int, int], rule: Proposing
+    ) -> list[Tensor]:
+        """Regions of every image: P×4 xyxy inside it, best first, after suppression by level."""
+        proposals = []
+        for levels in self.candidates(outputs, image_size, rule.candidates):
+            box, score = (torch.cat(column) for column in zip(*levels, strict=True))
+            level = torch.cat([torch.full_like(s, n) for n, (_, s) in enumerate(levels)])
+            keep = has_area(box) & (score >= rule.min_objectness)
             box, score, level = box[keep], score[keep], level[keep]
-            proposals.append(box[batched_nms(box, score, level, _PROPOSAL_IOU)[:most]])
+            proposals.append(box[batched_nms(box, score, level, rule.iou)[: rule.most]])
         return proposals
+
+
+def has_area(boxes: Tensor) -> Tensor:
+    """Which boxes are a region that features can be cut from."""
+    return (boxes[..., 2:] - boxes[..., :2]).amin(-1) > 1e-3

@@ -160,6 +160,60 @@ def join(
         path.write_bytes(model.SerializeToString())
 
 
+def join_preparation(
+    detector: Detector, middle: Path, path: Path, facts: Mapping[str, Any]
+) -> None:
+    """Join the preparation with a file that goes from a normalised image to its detections.
+
+    `middle` takes "images" 1×3×H×W, and has outputs of one image, which get an axis of images in
+    front; other inputs, thresholds, get `detect`'s defaults.
+    """
+    onnx = _import_onnx()
+    with converting("ONNX"):
+        model = onnx.load_model(middle)
+        graph, spec = model.graph, detector.input_spec
+        ends = [value.name for value in graph.output]
+        _rename(graph, {"images": "normalized"} | {name: f"{name}_of_one" for name in ends})
+        before = onnx.parser.parse_model(_preparation(detector)).graph
+        after = "".join(f"{name} = Unsqueeze ({name}_of_one, first_axis)\n" for name in ends)
+        nodes = [
+            *before.node,
+            *graph.node,
+            *onnx.parser.parse_graph(f"g () => () {{ {after} }}").node,
+        ]
+        thresholds = {"conf": np.float32([CONF]), "iou": np.float32([IOU])}
+        weights = [onnx.numpy_helper.from_array(v, name) for name, v in thresholds.items()]
+        weights.append(onnx.numpy_helper.from_array(np.array([0]), "first_axis"))
+        images = onnx.helper.make_tensor_value_info(
+            "images", onnx.TensorProto.UINT8, [1, *spec.size, 3]
+        )
+        others = [value for value in graph.input if value.name != "images"]
+        whole = onnx.helper.make_graph(
+            nodes,
+            "two_stage",
+            [images, *others],
+            [onnx.helper.make_tensor_value_info(n, _TYPES.get(n, 1), None) for n in ends],
+            [*before.initializer, *graph.initializer, *weights],
+        )
+        joined = onnx.helper.make_model(whole, opset_imports=model.opset_import)
+        joined.ir_version, joined.producer_name = IR_VERSION, "vovnet"
+        told = json.dumps(file_facts(detector, raw=False, batch=1) | dict(facts))
+        onnx.helper.set_model_props(joined, {METADATA: told})
+        onnx.checker.check_model(joined)
+        path.write_bytes(joined.SerializeToString())
+
+
+_TYPES = {"labels": 7, "count": 7}  # int64; the others are float32
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Other names for values, wherever nodes read or write them."""
+    for node in graph.node:
+        for ends in (node.input, node.output):
+            for i, name in enumerate(ends):
+                ends[i] = names.get(name, name)
+
+
 def file_facts(detector: Detector, *, raw: bool, batch: int | None) -> dict[str, Any]:
     """What a file says about itself: enough to prepare its images and to read its outputs."""
     return {
