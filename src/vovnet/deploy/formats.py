@@ -158,7 +158,9 @@ FORMATS: dict[str, Format] = {
 
 def find_format(name: str, order: Order, *, two_stages: bool = False) -> Format:
     """The format of that name; raises `VovnetError` for what it cannot hold."""
-    if two_stages and (name != "onnx" or order != Order()):
+    if two_stages and (
+        name != "onnx" or (order.precision, order.batch, order.raw) != ("fp32", 1, False)
+    ):
         raise VovnetError(
             "a detector of two stages becomes ONNX in fp32 for one image, with suppression; "
             "give --format onnx alone, or use --runtime, which leaves the second stage in torch"

@@ -154,8 +154,8 @@ def write_two_stage(detector: Detector, path: Path) -> None:
 def write_end_to_end(detector: Detector, path: Path, facts: Mapping[str, Any]) -> None:
     """Write `write_two_stage`'s file with the preparation before it, from pixels to detections.
 
-    It takes "images" 1×H×W×3 uint8 and gives what `vovnet.runtimes.end_to_end.join` gives, masks and
-    mask scores after the count. Its metadata hold what `file_facts` tells, and `facts`.
+    It takes "images" 1×H×W×3 uint8 and gives what `vovnet.runtimes.end_to_end.join` gives, masks
+    and mask scores after the count. Its metadata hold what `file_facts` tells, and `facts`.
     """
     with tempfile.TemporaryDirectory(prefix="vovnet-") as folder:
         middle = Path(folder) / "two_stage.onnx"

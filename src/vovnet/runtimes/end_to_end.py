@@ -172,18 +172,21 @@ def join_preparation(
     with converting("ONNX"):
         model = onnx.load_model(middle)
         graph, spec = model.graph, detector.input_spec
-        ends = [value.name for value in graph.output]
+        there = {value.name for value in graph.output}
+        ends = [name for name in _ENDS if name in there]
         _rename(graph, {"images": "normalized"} | {name: f"{name}_of_one" for name in ends})
         before = onnx.parser.parse_model(_preparation(detector)).graph
-        after = "".join(f"{name} = Unsqueeze ({name}_of_one, first_axis)\n" for name in ends)
+        added = {name: "Reshape" if name == "count" else "Unsqueeze" for name in ends}
+        text = "".join(f"{name} = {how} ({name}_of_one, {how}_by)\n" for name, how in added.items())
         nodes = [
             *before.node,
             *graph.node,
-            *onnx.parser.parse_graph(f"g () => () {{ {after} }}").node,
+            *onnx.parser.parse_graph(f"g () => () {{ {text} }}").node,
         ]
-        thresholds = {"conf": np.float32([CONF]), "iou": np.float32([IOU])}
+        thresholds = {n: np.array([v], np.float32) for n, v in (("conf", CONF), ("iou", IOU))}
         weights = [onnx.numpy_helper.from_array(v, name) for name, v in thresholds.items()]
-        weights.append(onnx.numpy_helper.from_array(np.array([0]), "first_axis"))
+        axes = {"Unsqueeze_by": np.array([0]), "Reshape_by": np.array([1])}
+        weights += [onnx.numpy_helper.from_array(v, name) for name, v in axes.items()]
         images = onnx.helper.make_tensor_value_info(
             "images", onnx.TensorProto.UINT8, [1, *spec.size, 3]
         )
@@ -192,7 +195,7 @@ def join_preparation(
             nodes,
             "two_stage",
             [images, *others],
-            [onnx.helper.make_tensor_value_info(n, _TYPES.get(n, 1), None) for n in ends],
+            [onnx.helper.make_tensor_value_info(n, *_ENDS[n]) for n in ends],
             [*before.initializer, *graph.initializer, *weights],
         )
         joined = onnx.helper.make_model(whole, opset_imports=model.opset_import)
@@ -203,7 +206,15 @@ def join_preparation(
         path.write_bytes(joined.SerializeToString())
 
 
-_TYPES = {"labels": 7, "count": 7}  # int64; the others are float32
+# ONNX's type (1 is float32, 7 int64) and shape of what a two-stage file gives.
+_ENDS: dict[str, tuple[int, list[Any]]] = {
+    "boxes": (1, [1, "K", 4]),
+    "scores": (1, [1, "K"]),
+    "labels": (7, [1, "K"]),
+    "count": (7, [1]),
+    "masks": (1, [1, "K", None, None]),
+    "mask_scores": (1, [1, "K"]),
+}
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:
