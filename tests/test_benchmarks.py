@@ -122,3 +122,28 @@ def test_throughput_is_measured_in_turns(voc, tmp_path):
         assert 0 <= float(row[f"{name}_wait"]) < 1
     assert float(row["synthetic_wait"]) < 0.01
     assert float(row["ratio_to_torchvision_min"]) <= float(row["ratio_to_torchvision_max"])
+
+
+def test_cold_starts_are_measured_by_a_small_process(script):
+    """A child's peak counts what its parent held; see `measure`."""
+    code = (
+        "import sys, cold_start\n"
+        "assert not {'torch', 'numpy', 'vovnet'} & set(sys.modules)\n"
+        "idle = cold_start.measure([sys.executable, '-c', 'pass'])\n"
+        "large = cold_start.measure([sys.executable, '-c', 'x = b\"x\" * 100_000_000'])\n"
+        "assert idle.peak < 5e7 < 1e8 < large.peak, (idle, large)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "benchmarks")
+    cold = script("cold_start")
+    with pytest.raises(SystemExit, match="not today"):
+        cold.measure([sys.executable, "-c", "raise SystemExit('not today')"])
+
+
+def test_ratios_of_cold_starts(script):
+    cold = script("cold_start")
+    runs = [cold.Run(2.0, 1.0, 3e6), cold.Run(4.0, 1.0, 4e6), cold.Run(5.0, 2.0, 1e6)]
+    told = cold.row("ours", runs, [cold.Run(1.0, 1.0, 1e6)], [cold.Run(8.0, 6.0, 8e6)])
+    ratios = (told["times_of_pass"], told["of_torch"], told["peak_of_torch"])
+    assert ratios == ("2.0", "0.250", "0.500")
+    values = (told["runs"], told["min_s"], told["median_s"], told["min_cpu_s"], told["peak_mb"])
+    assert values == (3, "2.000", "4.000", "1.000", "4")

@@ -123,6 +123,19 @@ def test_load_detector(light, photographs, tmp_path):
     assert heavy == []
 
 
+def test_predict_imports_no_more_than_it_needs(light, cat, tmp_path):
+    """What takes time to import is left until something is drawn, or measured."""
+    code = (
+        "from vovnet.cli import main\n"
+        "assert main(['predict', sys.argv[1], '--no-save']) == 0\n"
+        "late = ('hotcoco', 'rich', 'PIL.ImageDraw', 'PIL.TiffImagePlugin', 'vovnet.data.open')\n"
+        "print(sorted(set(late) & set(sys.modules)))\n"
+    )
+    outcome = light(code, cat / "JPEGImages" / "cat.png", cwd=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.splitlines()[-1] == "[]"
+
+
 def test_env_and_doctor(cli, cat, tmp_path):
     facts = json.loads(cli("env", "--json", cwd=tmp_path).stdout)
     assert facts["versions"]["torch"] is facts["cpu"]["torch_threads"] is None

@@ -137,11 +137,12 @@ def _open_onnx(
     threads = threads or usable_cores()
     session = open_onnxruntime(path, threads)
     facts = _facts(path, session)
-    runtime, precision = runtime or "onnxruntime", precision or facts["precision"]
-    facts |= {"runtime": runtime, "precision": precision, "files": {path.name: ""}}
-    if runtime not in _READERS or precision not in (*_READERS[runtime], facts["precision"]):
+    own = facts["precision"]
+    runtime, precision = runtime or "onnxruntime", precision or own
+    if runtime not in _READERS or precision not in (_READERS[runtime] if own == "fp32" else (own,)):
         able = ", ".join(_READERS)
-        raise VovnetError(f"{path}: runs in {able}, not in {runtime} {precision}")
+        raise VovnetError(f"{path}: holds {own}, for {able}; not for {runtime} {precision}")
+    facts |= {"runtime": runtime, "precision": precision, "files": {path.name: ""}}
     sidecar = Sidecar.from_dict(facts, str(path))
     _agree(str(path), sidecar, model, runtime, precision, device, imgsz)
     if runtime == "onnxruntime":
@@ -158,4 +159,10 @@ def _facts(path: Path, session: Session) -> dict[str, Any]:
             f"{path}: does not say how its outputs are to be read, for vovnet export did not write "
             "it; vovnet bench measures it"
         )
-    return json.loads(session.metadata["vovnet"])
+    try:
+        facts = json.loads(session.metadata["vovnet"])
+    except ValueError as error:
+        raise WeightsError(f"{path}: is damaged ({error}); export the model again") from None
+    if not isinstance(facts, dict) or "precision" not in facts:
+        raise WeightsError(f"{path}: is damaged (no precision); export the model again")
+    return facts

@@ -12,16 +12,18 @@ from PIL import Image
 
 import vovnet
 from vovnet.cli import main
+from vovnet.data.open import open_dataset
 from vovnet.deploy import formats
 from vovnet.deploy.export import Proof, export
 from vovnet.deploy.formats import FORMATS, Order
-from vovnet.detect.pictures import Picture
+from vovnet.detect.pictures import Picture, to_pictures
 from vovnet.detect.sidecar import read_sidecar
 from vovnet.errors import RefusedError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.models.weights import load_detector
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "bccd"
+NUCLEI = DATA.with_name("nuclei")
 SLOW = pytest.mark.slow
 RUN_ALONE = """
 import runpy, sys
@@ -199,12 +201,31 @@ def test_raw_and_any_batch(detector, pictures, tmp_path):
 def test_int8_keeps_what_it_needs_in_floating_point(tmp_path, capsys):
     """Plain int8 loses .004 here; allowed less, some convolutions stay as they are."""
     command = ["export", "--weights", "dsod300-vovnet27_slim.bccd", "--data", f"{DATA}@test"]
-    command += ["--format", "openvino", "--precision", "int8", "--max-drop", "0.002", "--json"]
+    command += ["--format", "openvino", "--precision", "int8", "--max-drop", "0.003", "--json"]
     assert main([*command, "--out", str(tmp_path / "int8")]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["kept_in_float"]
-    assert facts["map_50_95_drop"] <= 0.002
+    assert facts["map_50_95_drop"] <= 0.003
     assert (
         main(["val", "--weights", str(tmp_path / "int8"), "--data", f"{DATA}@test", "--json"]) == 0
     )
     assert json.loads(capsys.readouterr().out)["map_50_95"] == facts["map_50_95_exported"]
+
+
+@SLOW
+@pytest.mark.skipif(not NUCLEI.is_dir(), reason="shared/data/nuclei is not there")
+def test_two_stages_with_their_masks(tmp_path):
+    detector = load_detector("maskrcnn-vovnet19_slim.nuclei")
+    files = [r.path for r in open_dataset(NUCLEI, "val", detector.names).records[:3]]
+    shown = to_pictures(files)[0]
+    assert export(detector, tmp_path / "out", "onnx", Order(), Proof(shown))["exact"]
+    exported = vovnet.load_detector(tmp_path / "out")
+    assert exported.masks
+    for one, two in zip(detector.detect(files), exported.detect(files), strict=True):
+        assert len(one) == len(two) > 5
+        differing = np.count_nonzero(one.masks.any(0) != two.masks.any(0))
+        assert differing <= 0.002 * one.masks[0].size
+    few = exported.detect(files[0], max_det=3)
+    assert len(few) == len(few.masks) == 3
+    with pytest.raises(VovnetError, match="a detector of two stages becomes ONNX in fp32"):
+        export(detector, tmp_path / "ncnn", "ncnn", Order(), Proof(shown))

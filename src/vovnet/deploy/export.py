@@ -60,7 +60,9 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        facts = _prove(detector, folder, chosen, order, proof, weights, note)
+        with tempfile.TemporaryDirectory(prefix="vovnet-") as place:
+            maker = _Maker(detector, folder, chosen, weights, Path(place))
+            facts = _prove(maker, order, proof, note)
         facts |= {"path": str(out), "format": format_name}
         if out.exists():
             shutil.rmtree(out)
@@ -82,63 +84,63 @@ def _free(out: Path, overwrite: bool) -> None:
         raise VovnetError(f"--out {out}: is there already; give another, or --overwrite it")
 
 
-def _prove(
-    detector: Detector,
-    folder: Path,
-    chosen: Format,
-    order: Order,
-    proof: Proof,
-    weights: str,
-    note: Note,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Maker:
+    """What is exported, where to and how; `place` holds files that several tries share."""
+
+    detector: Detector
+    folder: Path
+    chosen: Format
+    weights: str
+    place: Path
+
+    def write(self, order: Order) -> FileDetector:
+        """Write model, sidecar and script into the folder; the detector that reads them."""
+        for old in self.folder.iterdir():
+            old.unlink()
+        runtime = self.chosen.runtime
+        names = self.chosen.write(self.detector, self.folder, order, self.place)
+        whole = self.chosen.end_to_end and not order.raw
+        sidecar = Sidecar(
+            model=self.detector.name,
+            names=self.detector.names,
+            input=self.detector.input_spec,
+            runtime=runtime,
+            precision=order.precision,
+            files={name: file_hash(self.folder / name) for name in names},
+            outputs="detections" if whole else "dense",
+            batch=order.batch,
+            pixels=self.chosen.pixels,
+            masks=self.detector.masks,
+            weights=self.weights,
+            licence=self.detector.metadata.get("licence"),
+            versions=_versions(runtime),
+        )
+        write_sidecar(self.folder, sidecar)
+        if runtime != "eager":
+            (self.folder / "run.py").write_text(_script(runtime, whole), encoding="utf-8")
+        return open_file_detector(self.folder, sidecar)
+
+
+def _prove(maker: _Maker, order: Order, proof: Proof, note: Note) -> dict[str, Any]:
     """Write and judge, for int8 again with more layers kept until the drop fits."""
-    before = accuracies(detector, proof.truth) if proof.truth else {}
+    before = accuracies(maker.detector, proof.truth) if proof.truth else {}
     ranked: list[tuple[int, str]] = []
-    shares = _KEPT if order.precision == "int8" and before else _KEPT[:1]
     facts: dict[str, Any] = {}
-    for share in shares:
+    for share in _KEPT if order.precision == "int8" and before else _KEPT[:1]:
         if share and not ranked:
             note("int8 loses too much; looking for the layers that it hurts most")
-            ranked = most_sensitive(detector, order.pixels)
+            ranked = most_sensitive(maker.detector, order.pixels)
         kept = ranked[: round(share * len(ranked))]
         keep = tuple(number for number, _ in kept)
-        exported = _write(detector, folder, chosen, replace(order, keep=keep), weights)
-        facts = _judge(detector, exported, folder, proof, before)
+        exported = maker.write(replace(order, keep=keep))
+        facts = _judge(maker, exported, proof, before)
         facts["kept_in_float"] = [name for _, name in kept]
         if facts.get("map_50_95_drop", 0.0) <= proof.max_drop:
             break
     _refuse(facts, order, proof)
-    write_sidecar(folder, replace(exported.sidecar, measured=facts))
+    write_sidecar(maker.folder, replace(exported.sidecar, measured=facts))
     return facts
-
-
-def _write(
-    detector: Detector, folder: Path, chosen: Format, order: Order, weights: str
-) -> FileDetector:
-    """Write model, sidecar and script into the folder; returns the detector that reads it."""
-    for old in folder.iterdir():
-        old.unlink()
-    names = chosen.write(detector, folder, order)
-    whole = chosen.end_to_end and not order.raw
-    sidecar = Sidecar(
-        model=detector.name,
-        names=detector.names,
-        input=detector.input_spec,
-        runtime=chosen.runtime,
-        precision=order.precision,
-        files={name: file_hash(folder / name) for name in names},
-        outputs="detections" if whole else "dense",
-        batch=order.batch,
-        pixels=chosen.pixels,
-        masks=detector.masks,
-        weights=weights,
-        licence=detector.metadata.get("licence"),
-        versions=_versions(chosen.runtime),
-    )
-    write_sidecar(folder, sidecar)
-    if chosen.runtime != "eager":
-        (folder / "run.py").write_text(_script(chosen.runtime, whole), encoding="utf-8")
-    return open_file_detector(folder, sidecar)
 
 
 def _script(runtime: str, whole: bool) -> str:
@@ -152,12 +154,9 @@ def _script(runtime: str, whole: bool) -> str:
 
 
 def _judge(
-    detector: Detector,
-    exported: FileDetector,
-    folder: Path,
-    proof: Proof,
-    before: dict[str, float],
+    maker: _Maker, exported: FileDetector, proof: Proof, before: dict[str, float]
 ) -> dict[str, Any]:
+    detector, folder = maker.detector, maker.folder
     likeness = compare(detector, exported, proof.pictures)
     own_ms, exported_ms = milliseconds(detector, exported, proof.pictures[0])
     facts: dict[str, Any] = {

@@ -1,6 +1,5 @@
 """The formats of `vovnet export`: what each writes into its folder."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,13 +39,14 @@ class Order:
 class Format:
     """A format: what runs it, in which precisions, and the function that writes it.
 
-    `write` takes detector, folder and order, and returns the files' names, the one to open first.
+    `write` takes detector, folder, order, and a place for files on the way, which several tries
+    share; it returns the names of the files in the folder, the one to open first.
     `end_to_end` tells whether the suppression can be inside, `pixels` whether the normalisation is.
     """
 
     runtime: str
     precisions: tuple[str, ...]
-    write: Callable[[Detector, Path, Order], list[str]]
+    write: Callable[[Detector, Path, Order, Path], list[str]]
     end_to_end: bool = False
     pixels: bool = True
     any_batch: bool = True
@@ -71,20 +71,26 @@ class DenseNetwork(nn.Module):
         return self.dense(self.network(images), self.size)
 
 
-def _write_onnx(detector: Detector, folder: Path, order: Order) -> list[str]:
+def _write_onnx(detector: Detector, folder: Path, order: Order, place: Path) -> list[str]:
     if detector.decoder is None:
         write_both_stages(detector, folder / "model.onnx", {"precision": order.precision})
         return ["model.onnx"]
-    with tempfile.TemporaryDirectory(prefix="vovnet-") as place:
-        network = Path(place) / "network.onnx"
-        write_network(detector, network, order.batch)
-        if order.precision == "int8":
-            reader = Reader("images", calibration_batches(detector, order))
-            network = quantize(network, Path(place), reader, _kept(network, order))
-        facts = {"precision": order.precision}
-        path = folder / "model.onnx"
-        join(detector, network, path, batch=order.batch, raw=order.raw, facts=facts)
+    network = _network(detector, order, place)
+    if order.precision == "int8":
+        reader = Reader("images", calibration_batches(detector, order))
+        network = quantize(network, place, reader, _kept(network, order))
+    facts = {"precision": order.precision}
+    path = folder / "model.onnx"
+    join(detector, network, path, batch=order.batch, raw=order.raw, facts=facts)
     return ["model.onnx"]
+
+
+def _network(detector: Detector, order: Order, place: Path) -> Path:
+    """The network's ONNX file, written by the first try."""
+    path = place / "network.onnx"
+    if not path.exists():
+        write_network(detector, path, order.batch)
+    return path
 
 
 def calibration_batches(detector: Detector, order: Order) -> list[Tensor]:
@@ -104,14 +110,14 @@ def _kept(network: Path, order: Order) -> list[str]:
     return [names[number] for number in order.keep]
 
 
-def _write_openvino(detector: Detector, folder: Path, order: Order) -> list[str]:
+def _write_openvino(detector: Detector, folder: Path, order: Order, place: Path) -> list[str]:
     core = openvino_core()
     import openvino
 
-    with tempfile.TemporaryDirectory(prefix="vovnet-") as place, converting("OpenVINO"):
-        network, dense = Path(place) / "network.onnx", Path(place) / "dense.onnx"
-        write_network(detector, network, order.batch)
+    network, dense = _network(detector, order, place), place / "dense.onnx"
+    if not dense.exists():
         join(detector, network, dense, batch=order.batch, raw=True)
+    with converting("OpenVINO"):
         model = core.read_model(dense)
         if order.precision == "int8":
             size = order.batch or 1
@@ -119,25 +125,23 @@ def _write_openvino(detector: Detector, folder: Path, order: Order) -> list[str]
             rows = [row for row in rows if len(row) == size]
             keep = [f"network/{name}" for name in _kept(network, order)]
             model = quantize_openvino(model, rows, keep, skip=("decode/.*",))
-        # Saving maps the weights that are read from the file: before its folder goes.
         half = order.precision in ("fp16", "bf16")
         openvino.save_model(model, folder / "model.xml", compress_to_fp16=half)
     return ["model.xml", "model.bin"]
 
 
-def _write_ncnn(detector: Detector, folder: Path, order: Order) -> list[str]:
+def _write_ncnn(detector: Detector, folder: Path, order: Order, place: Path) -> list[str]:
     network = DenseNetwork(detector, pixels=False).eval()
     example = torch.zeros(1, 3, *detector.input_spec.size)
     with torch.no_grad():
         network(example)  # what it keeps for later is made now, and not while it is traced
     names = ["model.ncnn.param", "model.ncnn.bin"]
-    with tempfile.TemporaryDirectory(prefix="vovnet-") as place:
-        for written, name in zip(write_ncnn(network, example, Path(place)), names, strict=True):
-            (folder / name).write_bytes(written.read_bytes())
+    for written, name in zip(write_ncnn(network, example, place), names, strict=True):
+        (folder / name).write_bytes(written.read_bytes())
     return names
 
 
-def _write_torch(detector: Detector, folder: Path, order: Order) -> list[str]:
+def _write_torch(detector: Detector, folder: Path, order: Order, place: Path) -> list[str]:
     network = DenseNetwork(detector, pixels=True).eval()
     example = torch.zeros(order.batch or 2, *detector.input_spec.size, 3, dtype=torch.uint8)
     free = {0: torch.export.Dim("batch", min=1, max=1024)} if order.batch is None else None

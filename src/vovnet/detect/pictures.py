@@ -34,7 +34,7 @@ def to_pictures(
 ) -> tuple[list[Picture], bool]:
     """What `given` shows, and whether it was one picture and not a sequence of them.
 
-    `bgr` says that arrays with three channels hold blue, green, red, as OpenCV's do. Float tensors
+    `bgr` says that arrays and tensors hold blue, green, red, as OpenCV's arrays do. Float tensors
     hold 0 (black) to 1 (white), others 0 to 255. `shrink_to` is `open_image`'s, for files.
     Raises `ImageError` for a picture that cannot be read, and for anything else than `_TAKEN`.
     """
@@ -77,12 +77,15 @@ def _whole(image: Image.Image) -> Picture:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    turned = upright(image)
-    if turned.mode == "RGB" and not turned.has_transparency_data:
-        return turned
     try:
+        turned = upright(image)
+        turned.load()  # what was only opened may be damaged further on
+        if turned.mode == "RGB" and not turned.has_transparency_data:
+            return turned
         return to_rgb(turned, "image")
-    except OSError as error:
+    except ImageError:
+        raise
+    except Exception as error:  # decoders of damaged files raise nearly anything
         raise ImageError(f"image: damaged ({one_line(error)}); open it anew") from error
 
 

@@ -62,11 +62,11 @@ def detect(
 ) -> Any:
     """`Detections` of a picture, or a list of them for several, run as one batch.
 
-    A picture is a path, a file's bytes, a PIL image of any mode, a uint8 array H×W×3 (RGB; with
-    `bgr` as OpenCV has it) or H×W, or a tensor 3×H×W; several are a list of such, an array N×H×W×3
-    or a tensor N×3×H×W. It is seen, and boxes are given, as EXIF says that it is displayed; boxes
-    are in pixels of the whole picture. JPEG files are decoded at the least size that covers the
-    input. The rest is told by `Options`; `classes` are names or numbers.
+    A picture is a path, a file's bytes, a PIL image of any mode, a uint8 array H×W×3 or H×W, or a
+    tensor 3×H×W (both RGB; with `bgr` as OpenCV has it); several are a list of such, an array
+    N×H×W×3 or a tensor N×3×H×W. It is seen, and boxes are given, as EXIF says that it is displayed;
+    boxes are in pixels of the whole picture. JPEG files are decoded at the least size that covers
+    the input. The rest is told by `Options`; `classes` are names or numbers.
 
     Raises `ImageError` for a picture that cannot be read or is none, `VovnetError` for options
     that make no sense.

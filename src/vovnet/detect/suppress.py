@@ -45,8 +45,8 @@ def survivors(
     by more than `iou`; the boxes are in the order of their scores."""
     alive = np.ones(len(boxes), bool)
     boxes = boxes.astype(np.float64)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # boxes may be infinite
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         for best in range(len(boxes)):
             if not alive[best]:
                 continue

@@ -1,12 +1,15 @@
 """Detections drawn on their image."""
 
 import colorsys
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from vovnet.images.orientation import upright
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw, ImageFont
 
 
 class Drawable(Protocol):
@@ -44,6 +47,8 @@ def draw_detections(image: Image.Image, detections: Drawable) -> Image.Image:
     Masks are laid over the picture half transparent. What EXIF turns for display is turned first,
     as `Detector.detect` does.
     """
+    from PIL import ImageDraw, ImageFont  # only if something is drawn: they take time to import
+
     canvas = _with_masks(upright(image), detections)
     draw = ImageDraw.Draw(canvas)
     unit = max(image.size) / 640
@@ -73,11 +78,11 @@ def _with_masks(image: Image.Image, detections: Drawable) -> Image.Image:
 
 
 def _caption(
-    draw: ImageDraw.ImageDraw,
+    draw: "ImageDraw.ImageDraw",
     box: list[float],
     text: str,
     colour: tuple[int, int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: "ImageFont.FreeTypeFont | ImageFont.ImageFont",
 ) -> None:
     """A filled label above the box's corner, or inside it at the image's upper edge."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)

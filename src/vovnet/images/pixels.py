@@ -6,9 +6,10 @@ pixel must not darken the others, nor one picture be seen otherwise than the nex
 TIFF's MaxSampleValue change nothing either, as their specifications ask.
 """
 
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from vovnet.errors import ImageError
 
@@ -58,24 +59,31 @@ def depth_note(image: Image.Image, picture: Image.Image | None = None) -> str | 
 
 def _bits(image: Image.Image) -> int:
     """Bits of a sample, as far as Pillow tells before it decodes."""
-    if isinstance(image, TiffImageFile):
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
+    if (tags := _tags(image)) is not None:
+        return max(tags.get(_BITS_PER_SAMPLE, (1,)))
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     wide = image.mode.startswith("I") or any(";16" in str(tile.args) for tile in tiles)
     return 16 if wide else 8
 
 
+def _tags(image: Any) -> Any:
+    """The tags of an opened TIFF, else None; told without its plugin, which takes time to import
+    that most pictures do not need."""
+    return image.tag_v2 if image.format == "TIFF" else None
+
+
 def _mend_planes(image: Image.Image, name: str) -> None:
     """Pillow takes uncompressed planes of 16 bits for planes of 8, which gives stripes."""
-    if not isinstance(image, TiffImageFile) or _bits(image) != 16:
+    if (tags := _tags(image)) is None or _bits(image) != 16:
         return
+    assert isinstance(image, ImageFile.ImageFile)
     tiles = [(tile, tile.args) for tile in image.tile if isinstance(tile.args, tuple)]
     planes = {args[0] for _, args in tiles}
     if all(";" in plane for plane in planes):
         return
     if not planes <= {*"RGBA"}:
         raise ImageError(f"{name}: 16-bit {image.mode} in planes is not read; save it as RGB")
-    order = "B" if image.tag_v2.prefix == b"MM" else "L"
+    order = "B" if tags.prefix == b"MM" else "L"
     image.tile = [tile._replace(args=(f"{args[0]};16{order}", *args[1:])) for tile, args in tiles]
 
 
@@ -87,7 +95,7 @@ def _of_integers(image: Image.Image, name: str) -> np.ndarray:
             f"{name}: integers of {bits} bits, whose white is not known; save it with 8 or 16 bits"
         )
     values = np.asarray(image).astype(np.int32)
-    if isinstance(image, TiffImageFile) and image.mode == "I":  # those with a sign
+    if image.format == "TIFF" and image.mode == "I":  # those with a sign
         values += 1 << bits - 1
     levels = (values >> bits - 8).clip(0, 255).astype(np.uint8)
     clear = image.info.get("transparency")
@@ -108,6 +116,6 @@ def _of_floats(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _grey(levels: np.ndarray, image: Image.Image) -> Image.Image:
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0:
+    if (tags := _tags(image)) is not None and tags.get(_PHOTOMETRIC) == 0:
         levels = 255 - levels  # white is zero; of 8 bits, Pillow turns it round itself
     return Image.fromarray(levels).convert("RGB")
