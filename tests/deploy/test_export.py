@@ -70,12 +70,15 @@ def test_a_folder_holds_model_sidecar_and_script(folder, detector):
         pytest.param("openvino", "fp32", marks=SLOW),
         pytest.param("ncnn", "fp32", marks=SLOW),
         pytest.param("torch", "fp32", marks=SLOW),
+        pytest.param("litert", "fp32", marks=SLOW),
     ],
 )
 def test_every_format_finds_what_torch_finds(
     name, precision, folder, detector, pictures, photographs, tmp_path, compare_found
 ):
     where = folder
+    if name == "litert":
+        pytest.importorskip("litert_torch", reason="an extra of its own, vovnet[litert]")
     if name != "onnx":
         where = tmp_path / name
         facts = export(detector, where, name, Order(precision), Proof(pictures))
@@ -120,7 +123,10 @@ def test_the_script_needs_neither_torch_nor_vovnet(folder, photographs, tmp_path
 
 @pytest.mark.parametrize(
     ("runtime", "whole"),
-    [("onnxruntime", True), ("onnxruntime", False), ("openvino", False), ("ncnn", False)],
+    [
+        *(("onnxruntime", True), ("onnxruntime", False)),
+        *(("openvino", False), ("ncnn", False), ("litert", False)),
+    ],
 )
 def test_scripts_are_short(runtime, whole):
     from vovnet.deploy.export import _script
@@ -176,6 +182,18 @@ def test_what_is_there_stays_unless_told(folder, detector, pictures, tmp_path):
     with pytest.raises(VovnetError, match="is there already, and no exported folder"):
         export(detector, tmp_path / "mine", "onnx", Order(), Proof(pictures), overwrite=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
+def test_what_cannot_run_here_is_converted_and_not_loaded(detector, pictures, tmp_path):
+    pytest.importorskip("coremltools", reason="an extra of its own, vovnet[coreml]")
+    told: list[str] = []
+    facts = export(
+        detector, tmp_path / "apple", "coreml", Order(), Proof(pictures), note=told.append
+    )
+    assert "boxes" not in facts
+    assert told == ["coreml does not run here: what it finds is not compared"]
+    with pytest.raises(VovnetError, match="Core ML runs on Apple's systems"):
+        vovnet.load_detector(tmp_path / "apple")
 
 
 def test_raw_and_any_batch(detector, pictures, tmp_path):

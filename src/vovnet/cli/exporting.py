@@ -56,7 +56,7 @@ def export(
     Parameters
     ----------
     format
-        onnx, openvino, ncnn or torch (default: that of --config, else onnx).
+        onnx, openvino, ncnn, litert, coreml or torch (default: that of --config, else onnx).
     batch
         How many images at a time, or dynamic.
     nms
@@ -156,6 +156,16 @@ def _photographs() -> list[Path]:
 
 
 def _print(facts: dict[str, Any], runtime: str) -> None:
+    if "boxes" in facts:
+        _print_proof(facts)
+    print(f"{'megabytes':<15} {facts['megabytes']}")
+    if facts["runtime"] == "coreml":
+        print(facts["path"])
+    else:
+        print(f"vovnet predict PICTURE --weights {facts['path']}")
+
+
+def _print_proof(facts: dict[str, Any]) -> None:
     print(
         f"{facts['boxes']} boxes on {facts['pictures']} pictures: {facts['matched']} found again, "
         f"{facts['extra']} others; corners within {facts['max_abs_box_error']:.3g} px, "
@@ -166,7 +176,5 @@ def _print(facts: dict[str, Any], runtime: str) -> None:
             before, after = facts[f"{key}_torch"], facts[f"{key}_exported"]
             print(f"{key:<15} {before:.4f} in torch, {after:.4f} exported")
     print(f"{'milliseconds':<15} {facts['torch_ms']:.1f} in torch, {facts['exported_ms']:.1f}")
-    print(f"{'megabytes':<15} {facts['megabytes']}")
     if facts["kept_in_float"]:
         print(f"kept in floating point: {', '.join(facts['kept_in_float'])}")
-    print(f"vovnet predict PICTURE --weights {facts['path']}")

@@ -14,7 +14,7 @@ from vovnet.data.record import Dataset
 from vovnet.deploy.formats import Format, Order, find_format
 from vovnet.deploy.gate import accuracies, compare, milliseconds, told
 from vovnet.deploy.sensitivity import most_sensitive
-from vovnet.detect.file_detector import FileDetector, open_file_detector
+from vovnet.detect.file_detector import open_file_detector
 from vovnet.detect.pictures import Picture
 from vovnet.detect.sidecar import SIDECAR, Sidecar, file_hash, write_sidecar
 from vovnet.errors import RefusedError, VovnetError
@@ -22,6 +22,7 @@ from vovnet.models.detector import Detector
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 _IMPORT = "import numpy as np\n"  # beside it stands that of the runtime
+_PACKAGES = {"litert": "from ai_edge_litert.interpreter import Interpreter"}
 # Shares of the layers, the most sensitive first, that stay in floating point until the drop fits.
 _KEPT = (0.0, 0.05, 0.15, 0.3, 0.6)
 
@@ -94,8 +95,8 @@ class _Maker:
     weights: str
     place: Path
 
-    def write(self, order: Order) -> FileDetector:
-        """Write model, sidecar and script into the folder; the detector that reads them."""
+    def write(self, order: Order) -> Sidecar:
+        """Write model, sidecar and script into the folder."""
         for old in self.folder.iterdir():
             old.unlink()
         runtime = self.chosen.runtime
@@ -117,13 +118,16 @@ class _Maker:
             versions=_versions(runtime),
         )
         write_sidecar(self.folder, sidecar)
-        if runtime != "eager":
+        if runtime not in ("eager", "coreml"):
             (self.folder / "run.py").write_text(_script(runtime, whole), encoding="utf-8")
-        return open_file_detector(self.folder, sidecar)
+        return sidecar
 
 
 def _prove(maker: _Maker, order: Order, proof: Proof, note: Note) -> dict[str, Any]:
     """Write and judge, for int8 again with more layers kept until the drop fits."""
+    if not maker.chosen.runs_here:
+        note(f"{maker.chosen.runtime} does not run here: what it finds is not compared")
+        return _facts(maker, maker.write(order))
     before = accuracies(maker.detector, proof.truth) if proof.truth else {}
     ranked: list[tuple[int, str]] = []
     facts: dict[str, Any] = {}
@@ -133,13 +137,13 @@ def _prove(maker: _Maker, order: Order, proof: Proof, note: Note) -> dict[str, A
             ranked = most_sensitive(maker.detector, order.pixels)
         kept = ranked[: round(share * len(ranked))]
         keep = tuple(number for number, _ in kept)
-        exported = maker.write(replace(order, keep=keep))
-        facts = _judge(maker, exported, proof, before)
+        sidecar = maker.write(replace(order, keep=keep))
+        facts = _facts(maker, sidecar) | _judge(maker, sidecar, proof, before)
         facts["kept_in_float"] = [name for _, name in kept]
         if facts.get("map_50_95_drop", 0.0) <= proof.max_drop:
             break
     _refuse(facts, order, proof)
-    write_sidecar(maker.folder, replace(exported.sidecar, measured=facts))
+    write_sidecar(maker.folder, replace(sidecar, measured=facts))
     return facts
 
 
@@ -148,24 +152,26 @@ def _script(runtime: str, whole: bool) -> str:
     backend = runtime if whole or runtime != "onnxruntime" else "onnxruntime_dense"
     parts = ["head", backend, *([] if whole else ["suppress"]), "tail"]
     first, *rest = ((_SCRIPTS / f"{part}.txt").read_text(encoding="utf-8") for part in parts)
-    return first.replace(_IMPORT, f"import {runtime}\n{_IMPORT}") + "".join(
-        f"\n\n{x}" for x in rest
-    )
+    package = _PACKAGES.get(runtime, f"import {runtime}")
+    return first.replace(_IMPORT, f"{package}\n{_IMPORT}") + "".join(f"\n\n{x}" for x in rest)
+
+
+def _facts(maker: _Maker, sidecar: Sidecar) -> dict[str, Any]:
+    return {
+        "precision": sidecar.precision,
+        "runtime": sidecar.runtime,
+        "sha256": next(iter(sidecar.files.values())),
+        "megabytes": _megabytes(maker.folder / name for name in sidecar.files),
+    }
 
 
 def _judge(
-    maker: _Maker, exported: FileDetector, proof: Proof, before: dict[str, float]
+    maker: _Maker, sidecar: Sidecar, proof: Proof, before: dict[str, float]
 ) -> dict[str, Any]:
-    detector, folder = maker.detector, maker.folder
-    likeness = compare(detector, exported, proof.pictures)
-    own_ms, exported_ms = milliseconds(detector, exported, proof.pictures[0])
+    exported = open_file_detector(maker.folder, sidecar)
+    likeness = compare(maker.detector, exported, proof.pictures)
+    own_ms, exported_ms = milliseconds(maker.detector, exported, proof.pictures[0])
     facts: dict[str, Any] = {
-        "precision": exported.precision,
-        "runtime": exported.runtime,
-        "sha256": next(iter(exported.sidecar.files.values())),
-        "megabytes": round(
-            sum((folder / n).stat().st_size for n in exported.sidecar.files) / 1e6, 2
-        ),
         "torch_ms": round(own_ms, 2),
         "exported_ms": round(exported_ms, 2),
         **told(likeness),

@@ -1,5 +1,6 @@
 """The formats of `vovnet export`: what each writes into its folder."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from vovnet.deploy.two_stage import write_end_to_end as write_both_stages
 from vovnet.detect.sessions import openvino_core
-from vovnet.errors import UnknownNameError, VovnetError
+from vovnet.errors import MissingExtraError, UnknownNameError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.runtimes.convert import converting
 from vovnet.runtimes.end_to_end import join, write_network
@@ -41,7 +42,8 @@ class Format:
 
     `write` takes detector, folder, order, and a place for files on the way, which several tries
     share; it returns the names of the files in the folder, the one to open first.
-    `end_to_end` tells whether the suppression can be inside, `pixels` whether the normalisation is.
+    `end_to_end` tells whether the suppression can be inside, `pixels` whether the normalisation is,
+    `runs_here` whether the gate can run it.
     """
 
     runtime: str
@@ -50,6 +52,7 @@ class Format:
     end_to_end: bool = False
     pixels: bool = True
     any_batch: bool = True
+    runs_here: bool = True
 
 
 class DenseNetwork(nn.Module):
@@ -131,10 +134,7 @@ def _write_openvino(detector: Detector, folder: Path, order: Order, place: Path)
 
 
 def _write_ncnn(detector: Detector, folder: Path, order: Order, place: Path) -> list[str]:
-    network = DenseNetwork(detector, pixels=False).eval()
-    example = torch.zeros(1, 3, *detector.input_spec.size)
-    with torch.no_grad():
-        network(example)  # what it keeps for later is made now, and not while it is traced
+    network, example = _one_image(detector)
     names = ["model.ncnn.param", "model.ncnn.bin"]
     for written, name in zip(write_ncnn(network, example, place), names, strict=True):
         (folder / name).write_bytes(written.read_bytes())
@@ -152,11 +152,54 @@ def _write_torch(detector: Detector, folder: Path, order: Order, place: Path) ->
     return ["model.pt2"]
 
 
+def _write_litert(detector: Detector, folder: Path, order: Order, place: Path) -> list[str]:
+    try:
+        import litert_torch  # pyrefly: ignore[missing-import]
+    except ImportError:
+        raise MissingExtraError("litert-torch", "litert") from None
+    network, example = _one_image(detector)
+    with converting("LiteRT"):
+        litert_torch.convert(network, (example,)).export(str(folder / "model.tflite"))
+    return ["model.tflite"]
+
+
+def _write_coreml(detector: Detector, folder: Path, order: Order, place: Path) -> list[str]:
+    """A program for Core ML, packed into one file: it is a folder with files of its own."""
+    try:
+        import coremltools  # pyrefly: ignore[missing-import]
+    except ImportError:
+        raise MissingExtraError("coremltools", "coreml") from None
+    network, example = _one_image(detector)
+    with converting("Core ML"), torch.no_grad():
+        program = torch.export.export(network, (example,)).run_decompositions({})
+        model = coremltools.convert(
+            program,
+            minimum_deployment_target=coremltools.target.iOS16,
+            compute_precision=coremltools.precision.FLOAT32,
+        )
+        model.save(str(place / "model.mlpackage"))
+    shutil.make_archive(str(folder / "model.mlpackage"), "zip", place, "model.mlpackage")
+    return ["model.mlpackage.zip"]
+
+
+def _one_image(detector: Detector) -> tuple[DenseNetwork, Tensor]:
+    """A network of one normalised image, and such an image."""
+    network = DenseNetwork(detector, pixels=False).eval().to(memory_format=torch.contiguous_format)
+    example = torch.zeros(1, 3, *detector.input_spec.size)
+    with torch.no_grad():
+        network(example)  # what it keeps for later is made now, and not while it is traced
+    return network, example
+
+
 FORMATS: dict[str, Format] = {
     "onnx": Format("onnxruntime", ("fp32", "int8"), _write_onnx, end_to_end=True),
     "openvino": Format("openvino", ("fp32", "bf16", "fp16", "int8"), _write_openvino),
     "ncnn": Format("ncnn", ("fp32", "bf16"), _write_ncnn, pixels=False, any_batch=False),
     "torch": Format("eager", ("fp32",), _write_torch),
+    "litert": Format("litert", ("fp32",), _write_litert, pixels=False, any_batch=False),
+    "coreml": Format(
+        "coreml", ("fp32",), _write_coreml, pixels=False, any_batch=False, runs_here=False
+    ),
 }
 
 

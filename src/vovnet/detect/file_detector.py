@@ -10,13 +10,13 @@ import numpy as np
 from vovnet.detect.found import Found
 from vovnet.detect.options import CONF, IOU, MAX_DET, Options
 from vovnet.detect.run import Pictures, detect
-from vovnet.detect.sessions import Session, open_ncnn, open_onnxruntime, open_openvino
+from vovnet.detect.sessions import Session, open_litert, open_ncnn, open_onnxruntime, open_openvino
 from vovnet.detect.sidecar import Sidecar
 from vovnet.detect.suppress import COMPETING, best_found, best_of, first
-from vovnet.errors import MissingExtraError, UnknownNameError, WeightsError
+from vovnet.errors import MissingExtraError, UnknownNameError, VovnetError, WeightsError
 from vovnet.limits import usable_cores
 
-FILE_RUNTIMES = ("onnxruntime", "openvino", "ncnn", "eager")
+FILE_RUNTIMES = ("onnxruntime", "openvino", "ncnn", "litert", "eager")
 
 
 class FileDetector:
@@ -104,6 +104,11 @@ def open_file_detector(folder: Path, sidecar: Sidecar, threads: int | None = Non
         session = open_openvino(files[0], sidecar.precision, threads)
     elif sidecar.runtime == "ncnn":
         session = _ncnn_session(files, sidecar, threads)
+    elif sidecar.runtime == "litert":
+        call = open_litert(files[0], threads)
+        session = Session(lambda feeds: call(feeds["images"]), {"images": []}, _litert(), {})
+    elif sidecar.runtime == "coreml":
+        raise VovnetError(f"{files[0]}: Core ML runs on Apple's systems, from Swift; not here")
     elif sidecar.runtime == "eager":
         session = _torch_session(files[0])
     else:
@@ -123,6 +128,10 @@ def _ncnn_session(files: Sequence[Path], sidecar: Sidecar, threads: int) -> Sess
 
     shape = [None, 3, *sidecar.input.size]
     return Session(run, {"images": shape}, version("ncnn"), {})
+
+
+def _litert() -> str:
+    return version("ai-edge-litert")
 
 
 def _torch_session(file: Path) -> Session:

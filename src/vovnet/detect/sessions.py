@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,27 @@ def open_ncnn(parameters: Path, weights: Path, outputs: int, precision: str, thr
         pixels = np.ascontiguousarray(image)  # kept: ncnn reads it where it is, and later
         extractor.input("in0", ncnn.Mat(pixels))
         return [_extract(extractor, i) for i in range(outputs)]
+
+    return run
+
+
+def open_litert(file: Path, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A LiteRT file: a function of one batch N×3×H×W that gives its outputs, one call at a time."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter  # pyrefly: ignore[missing-import]
+    except ImportError:
+        raise MissingExtraError("ai-edge-litert") from None
+    try:
+        interpreter = Interpreter(model_path=str(file), num_threads=threads)
+        signature = interpreter.get_signature_runner()
+    except (ValueError, RuntimeError) as error:
+        raise VovnetError(f"{file.name}: litert cannot run it: {error}") from error
+    (name,), lock = signature.get_input_details(), Lock()
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with lock:
+            outputs = signature(**{name: images})
+        return [outputs[key] for key in sorted(outputs)]
 
     return run
 
