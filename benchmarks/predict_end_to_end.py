@@ -1,11 +1,14 @@
-"""How much of the network's own speed `vovnet predict` keeps, from JPEG files to boxes.
+"""How much of the network's own speed `detect()` and `vovnet predict` keep.
 
-    python benchmarks/predict_end_to_end.py [--images FOLDER] [--seconds 8] [--rounds 5]
+    python benchmarks/predict_end_to_end.py [--weights NAME ...] [--runtime eager openvino ...]
+        [--precision fp32 int8] [--images FOLDER] [--seconds 8] [--rounds 5]
 
-Per model, in alternating rounds on the same threads: the network alone (one prepared image,
-batch 1) and the whole way (open, decode, resize, normalise, network, suppression) over real
-files. Prints images/s (median of the rounds, with the least and the greatest) and their ratio.
-Without --images, scikit-image's photographs are written as JPEG of 500 pixels.
+Per weights, runtime and precision, in alternating rounds on the same threads: the network alone
+(one prepared image, batch 1), `detect()` on a decoded array (resize, normalise, network,
+suppression), and the whole way over real files, opened and decoded too. Prints images/s (median of
+the rounds, with the least and the greatest), and their ratios to the network's. Without --images,
+scikit-image's photographs are written as JPEG of 500 pixels; they calibrate int8 too, enough
+for its speed.
 """
 
 import argparse
@@ -19,12 +22,14 @@ from datetime import date
 from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from vovnet.detect.file_detector import FileDetector
 from vovnet.images import load_image
 from vovnet.lab import environment
+from vovnet.load import load_detector
 from vovnet.models.detector import Detector
-from vovnet.models.weights import load_detector
 from vovnet.predict import expand_sources, predict_files
 from vovnet.shipped import SHIPPED
 
@@ -53,10 +58,13 @@ def rate(work: Callable[[int], None], seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def network_alone(detector: Detector, path: Path) -> Callable[[int], None]:
-    """The forward pass on one prepared image."""
-    pixels, _ = detector.input_spec.prepare(load_image(path))
-    images = detector.normalize(torch.from_numpy(pixels.copy())[None])
+def network_alone(detector: Detector | FileDetector, path: Path) -> Callable[[int], None]:
+    """The forward pass on one prepared image; of an exported file all that is inside it."""
+    pixels = detector.input_spec.prepare(load_image(path))[0][None]
+    if isinstance(detector, FileDetector):
+        feeds = detector.feeds(pixels)
+        return lambda count: [detector.session.run(feeds) for _ in range(count)] and None
+    images = detector.normalize(torch.from_numpy(pixels.copy()))
 
     @torch.inference_mode()
     def work(count: int) -> None:
@@ -66,7 +74,18 @@ def network_alone(detector: Detector, path: Path) -> Callable[[int], None]:
     return work
 
 
-def end_to_end(detector: Detector, paths: list[Path]) -> Callable[[int], None]:
+def on_arrays(detector: Detector | FileDetector, paths: list[Path]) -> Callable[[int], None]:
+    """`detect()` on decoded pictures, again and again."""
+    arrays = [np.asarray(load_image(path)) for path in paths]
+
+    def work(count: int) -> None:
+        for array in islice(cycle(arrays), count):
+            detector.detect(array)
+
+    return work
+
+
+def end_to_end(detector: Detector | FileDetector, paths: list[Path]) -> Callable[[int], None]:
     """What `vovnet predict --no-save` does, over the files again and again."""
 
     def work(count: int) -> None:
@@ -76,20 +95,29 @@ def end_to_end(detector: Detector, paths: list[Path]) -> Callable[[int], None]:
     return work
 
 
-def compare(name: str, paths: list[Path], seconds: float, rounds: int) -> dict:
+def compare(
+    name: str, runtime: str, precision: str, paths: list[Path], seconds: float, rounds: int
+) -> dict:
     """One line of the result."""
-    detector = load_detector(name, fuse=True)
+    detector = load_detector(
+        name, runtime=runtime, precision=precision, fuse=True, calibration=paths
+    )
     contestants = {
         "network": network_alone(detector, paths[0]),
+        "detect": on_arrays(detector, paths),
         "end_to_end": end_to_end(detector, paths),
     }
     rates: dict[str, list[float]] = {key: [] for key in contestants}
     for _ in range(rounds):
         for key, work in contestants.items():
-            rates[key].append(rate(work, seconds / 2))
-    ratios = [b / a for a, b in zip(*rates.values(), strict=True)]
-    row: dict = {"weights": name, "threads": torch.get_num_threads(), "rounds": rounds}
-    for key, values in {**rates, "ratio": ratios}.items():
+            rates[key].append(rate(work, seconds / 3))
+    ratios = {
+        f"{key}_ratio": [b / a for a, b in zip(rates["network"], rates[key], strict=True)]
+        for key in ("detect", "end_to_end")
+    }
+    row: dict = {"weights": name, "runtime": runtime, "precision": precision}
+    row |= {"threads": torch.get_num_threads(), "rounds": rounds}
+    for key, values in {**rates, **ratios}.items():
         row[key] = round(statistics.median(values), 3)
         row[f"{key}_min"], row[f"{key}_max"] = round(min(values), 3), round(max(values), 3)
     machine = environment()
@@ -100,13 +128,21 @@ def compare(name: str, paths: list[Path], seconds: float, rounds: int) -> dict:
 def main() -> None:
     """Measure every shipped detector and print CSV."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", nargs="+", default=list(SHIPPED))
+    parser.add_argument("--runtime", nargs="+", default=["eager"])
+    parser.add_argument("--precision", nargs="+", default=["fp32"])
     parser.add_argument("--images", help="a folder of images")
     parser.add_argument("--seconds", type=float, default=8.0, help="per round and model")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = expand_sources([given.images]) if given.images else photographs(Path(folder))
-        rows = [compare(name, paths, given.seconds, given.rounds) for name in SHIPPED]
+        rows = [
+            compare(name, runtime, precision, paths, given.seconds, given.rounds)
+            for name in given.weights
+            for runtime in given.runtime
+            for precision in given.precision
+        ]
     writer = csv.DictWriter(sys.stdout, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)

@@ -1,5 +1,6 @@
 """A detector in a file: batches of any size, threads, and options as torch has them."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -91,9 +92,9 @@ def test_a_file_for_batches_of_just_so_many(detector, batch):
 
     def run(feeds):
         shapes.append(len(feeds["images"]))
-        return detector._session.run(feeds)
+        return detector.session.run(feeds)
 
-    session = replace(detector._session, run=run)  # the real one, counted
+    session = replace(detector.session, run=run)  # the real one, counted
     fixed = FileDetector(replace(detector.sidecar, batch=batch), session)
     seen = pictures(5)
     for one, twin in zip(fixed.detect(seen, 0.005), detector.detect(seen, 0.005), strict=True):
@@ -122,7 +123,7 @@ def test_boxes_that_are_not_finite_are_none():
     scores, labels = np.array([[0.9, 0.8, 0.7, 0.6]], "f4"), np.zeros((1, 4), np.int64)
     real = load_detector(NAME, runtime="onnxruntime")
     answer = [boxes, scores, labels, np.array([3])]
-    broken = FileDetector(real.sidecar, replace(real._session, run=lambda _: answer))
+    broken = FileDetector(real.sidecar, replace(real.session, run=lambda _: answer))
     [found] = broken.find(np.zeros((1, 224, 224, 3), np.uint8), Options())
     assert found.scores.tolist() == [np.float32(0.9)]
 
@@ -140,3 +141,22 @@ def test_a_file_that_the_runtime_cannot_read(tmp_path):
         open_onnxruntime(path, 1)
     assert str(error.value).startswith("model.onnx: onnxruntime cannot run it: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "eager"])
+def test_two_thousand_calls_leave_memory_flat(runtime):
+    """A call that kept its input alone would hold 2,000 times 150 kB, 300 MB."""
+    detector = load_detector(NAME, runtime=runtime)
+    seen = pictures(4)
+    for index in range(200):  # until caches and pools are full
+        detector.detect(seen[index % 4])
+    before = resident_bytes()
+    for index in range(2000):
+        detector.detect(seen[index % 4])
+    assert resident_bytes() - before < 30e6
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

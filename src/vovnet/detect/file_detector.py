@@ -34,7 +34,7 @@ class FileDetector:
         self.runtime, self.precision = sidecar.runtime, sidecar.precision
         self.version = session.version
         self.metadata: dict[str, Any] = sidecar.to_dict()
-        self._session = session
+        self.session = session
 
     def detect(
         self,
@@ -64,22 +64,31 @@ class FileDetector:
             found += self._batch(part, how)
         return found[: len(pixels)]
 
-    def _batch(self, pixels: np.ndarray, how: Options) -> list[Found]:
-        if self.sidecar.outputs == "dense":
-            boxes, scores = self._session.run({"images": pixels})[:2]
-            return [best_found(b, s, how) for b, s in zip(boxes, scores, strict=True)]
-        # The file suppresses within every class of all; for anything else it gives the candidates.
-        plain = how.classes is None and not how.agnostic
+    def feeds(self, pixels: np.ndarray, how: Options | None = None) -> dict[str, np.ndarray]:
+        """What the file is given for a batch of prepared inputs: they, and the thresholds that it
+        takes. It suppresses within every class of all; for anything else it gives candidates."""
+        how = how or Options()
+        plain = _is_plain(how)
         asked = {
             "conf": np.array(how.conf, np.float32),
             "iou": np.array(how.iou if plain else 1.0, np.float32),
             "max_det": np.array((how.max_det or MAX_DET) if plain else COMPETING, np.int64),
         }
-        shapes = self._session.inputs
-        feeds = {n: x.reshape([1] * len(shapes[n])) for n, x in asked.items() if n in shapes}
-        outputs = self._session.run({"images": pixels, **feeds})
+        shapes = self.session.inputs
+        taken = {n: x.reshape([1] * len(shapes[n])) for n, x in asked.items() if n in shapes}
+        return {"images": pixels, **taken}
+
+    def _batch(self, pixels: np.ndarray, how: Options) -> list[Found]:
+        outputs = self.session.run(self.feeds(pixels, how))
+        if self.sidecar.outputs == "dense":
+            return [best_found(b, s, how) for b, s in zip(*outputs[:2], strict=True)]
         rows = [_row(outputs, i) for i in range(len(pixels))]
+        plain = _is_plain(how)
         return [first(r, how.max_det) if plain else best_of(r, how) for r in rows]
+
+
+def _is_plain(how: Options) -> bool:
+    return how.classes is None and not how.agnostic
 
 
 def _row(outputs: Sequence[np.ndarray], index: int) -> Found:
