@@ -22,6 +22,7 @@ from vovnet.data.images import open_image
 
 from common import machine, write_rows
 from vovnet.data.open import open_dataset, parse_source
+from vovnet.detect.options import Options
 from vovnet.evaluate.run import evaluate
 from vovnet.models import rcnn
 from vovnet.models.detector import Detector
@@ -38,7 +39,7 @@ def inputs(detector: Detector, records: Any) -> Iterator[Tensor]:
     for record in records:
         image, size = open_image(record.path, shrink_to=max(detector.input_spec.size))
         pixels, _ = detector.input_spec.prepare(image, size)
-        yield detector.input_spec.normalize(torch.from_numpy(pixels[None]))
+        yield detector.normalize(torch.from_numpy(pixels[None]))
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -59,7 +60,7 @@ def timed(detector: Detector, records: Any, rules: dict[str, Proposing]) -> list
         firsts.append(first)
         for name, rule in rules.items():
             rcnn.proposing_in_use = lambda _, rule=rule: rule
-            second, found = seconds(lambda o=outputs: detector.decode(o, size, CONF, IOU))
+            second, found = seconds(lambda o=outputs: detector.decode(o, size, Options(CONF, IOU)))
             regions = len(network._propose(outputs, size, rule)[0])
             wholes[name].append((first + second, regions, len(found[0].labels)))
     rows = []

@@ -72,7 +72,7 @@ def test_a_finished_run_says_so_and_how_to_go_on(run, voc, tmp_path):
 
 
 def test_a_run_without_progress_is_finished_too(voc, tmp_path, monkeypatch):
-    monkeypatch.setattr("vovnet.train.run.evaluate", lambda *_, **__: {"map_50_95": 0.1})
+    monkeypatch.setattr("vovnet.train.run.evaluate_together", lambda *_, **__: {"map_50_95": 0.1})
     settings = recipe(voc, epochs=9, val=f"{voc}@val", val_every=1, patience=1)
     assert run_training(settings, tmp_path)["epoch"] == 2
     notes: list[str] = []

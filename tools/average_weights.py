@@ -35,7 +35,7 @@ def prepared(detector: Detector, data: list[str], count: int, batch: int = 32) -
         paths = [records[i].path for i in chosen[start : start + batch]]
         images = [open_image(path, shrink_to=max(detector.input_spec.size))[0] for path in paths]
         pixels = np.stack([detector.input_spec.prepare(image)[0] for image in images])
-        yield detector.input_spec.normalize(torch.from_numpy(pixels))
+        yield detector.normalize(torch.from_numpy(pixels))
 
 
 def estimate_statistics(detector: Detector, data: list[str], count: int) -> None:

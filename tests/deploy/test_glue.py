@@ -10,6 +10,7 @@ from torchvision.ops import batched_nms
 
 from vovnet.boxes.nms import best_pairs, suppress
 from vovnet.deploy import glue
+from vovnet.detect.options import Options
 from vovnet.models.centermask import adaptive_levels
 from vovnet.models.fpn import canonical_levels, pool_regions
 from vovnet.models.rcnn import Proposing
@@ -109,7 +110,7 @@ def test_detections_are_those_of_torch(conf, iou, most):
     text = glue.pairs("s", "b", "n", 120) + glue.suppress(3, most)
     found = run(text, given, ["boxes", "scores", "labels", "count"])
     pairs = best_pairs(torch.arange(50), scores[:50], conf, 120)
-    wanted = suppress(boxes[pairs.rows, pairs.labels], pairs, iou, most)
+    wanted = suppress(boxes[pairs.rows, pairs.labels], pairs, Options(iou=iou), most)
     assert int(found[3]) == len(wanted[0])
     for mine, other in zip(found[:3], wanted, strict=True):
         assert torch.equal(mine, other)

@@ -52,7 +52,7 @@ def drawn_images(detector: Detector, count: int) -> list[Tensor]:
             pen.ellipse((x, y, x + side, y + side), fill=tuple(map(int, colour)))
         picture = picture.filter(ImageFilter.GaussianBlur(1))
         pixels, _ = detector.input_spec.prepare(picture)
-        images.append(detector.input_spec.normalize(torch.from_numpy(pixels[None])))
+        images.append(detector.normalize(torch.from_numpy(pixels[None])))
     return images
 
 

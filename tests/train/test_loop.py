@@ -176,7 +176,7 @@ def test_a_run_killed_while_it_evaluates_loses_no_step(voc, unbroken, tmp_path, 
         raise StoppedError
 
     with monkeypatch.context() as patched:
-        patched.setattr("vovnet.train.run.evaluate", pull_the_plug)
+        patched.setattr("vovnet.train.run.evaluate_together", pull_the_plug)
         with pytest.raises(StoppedError):
             run_training(recipe(voc, val=f"{voc}@val", val_every=2), tmp_path)
     _, state = load_tensors(tmp_path / "state.safetensors")
@@ -332,7 +332,7 @@ def test_the_best_weights_stay_until_they_are_beaten(voc, tmp_path, monkeypatch)
     def measured(detector: Detector, dataset: Dataset, **_: object) -> dict:
         return {"map_50_95": next(scores)}
 
-    monkeypatch.setattr("vovnet.train.run.evaluate", measured)
+    monkeypatch.setattr("vovnet.train.run.evaluate_together", measured)
     best = tmp_path / "weights" / "best.safetensors"
     settings = recipe(voc, epochs=4, val=f"{voc}@val", val_every=1)
     found = []
@@ -351,7 +351,9 @@ def test_the_best_weights_stay_until_they_are_beaten(voc, tmp_path, monkeypatch)
 
 def test_a_run_without_progress_stops_early_and_stays_stopped(voc, tmp_path, monkeypatch):
     scores = iter([0.5, 0.4, 0.3])
-    monkeypatch.setattr("vovnet.train.run.evaluate", lambda *_, **__: {"map_50": next(scores)})
+    monkeypatch.setattr(
+        "vovnet.train.run.evaluate_together", lambda *_, **__: {"map_50": next(scores)}
+    )
     settings = recipe(voc, epochs=9, val=f"{voc}@val", val_every=1, patience=2, metric="map_50")
     assert run_training(settings, tmp_path)["epoch"] == 3
     notes: list[str] = []
