@@ -73,6 +73,8 @@ def test_more_than_can_compete(agnostic):
     boxes, scores = cloud(0, 900, 5, 40)
     found = compare(boxes, scores, Options(0.001, 0.6, None, None, agnostic))
     assert 100 < len(found.scores) <= 300
+    found = compare(boxes, scores, Options(0.001, 1, 5000, None, agnostic))
+    assert len(found.scores) == COMPETING
 
 
 def test_what_touches_does_not_overlap():

@@ -90,7 +90,7 @@ def openvino_session(compiled: Any) -> Session:
             request = free.get_nowait()
         except Empty:
             request = compiled.create_infer_request()
-        results = request.infer(dict(feeds), share_inputs=True)
+        results = request.infer(dict(feeds), share_inputs=True, share_outputs=True)
         # The request owns the memory of its results and writes there again.
         found = [results[port].copy() for port in ports]
         free.put(request)
