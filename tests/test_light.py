@@ -157,6 +157,7 @@ TORCH = "torch is not installed; install it with: pip install 'vovnet[train]'"
         ["train", "--data", "voc"],
         ["convert", "a.pth", "b.safetensors"],
         ["pick"],
+        ["export", "--format", "onnx"],
         ["study", "cifar", "--config", "recipe.yaml"],
         ["doctor", "voc", "--model", "vovdet_nano"],
     ],

@@ -1,6 +1,7 @@
 """Exported folders: what is in them, that they find the same, and what the gate refuses."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,11 @@ def test_bad_orders_are_one_line(arguments, message, tmp_path, monkeypatch, caps
 def test_what_is_there_stays_unless_told(folder, detector, pictures, tmp_path):
     with pytest.raises(VovnetError, match="is there already; give another, or --overwrite"):
         export(detector, folder, "onnx", Order(), Proof(pictures))
+    shutil.copytree(folder, tmp_path / "mixed")
+    (tmp_path / "mixed" / "notes.txt").write_text("mine")
+    with pytest.raises(VovnetError, match=r"holds notes\.txt too, which would be lost"):
+        export(detector, tmp_path / "mixed", "onnx", Order(), Proof(pictures), overwrite=True)
+    assert (tmp_path / "mixed" / "notes.txt").read_text() == "mine"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(VovnetError, match="is there already, and no exported folder"):

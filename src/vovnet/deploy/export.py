@@ -1,5 +1,6 @@
 """`vovnet export`: a folder with the model, its sidecar and a script, written once it is proven."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -83,6 +84,17 @@ def _free(out: Path, overwrite: bool) -> None:
         raise VovnetError(f"--out {out}: is there already, and no exported folder; give another")
     if not overwrite:
         raise VovnetError(f"--out {out}: is there already; give another, or --overwrite it")
+    others = {path.name for path in out.iterdir()} - {SIDECAR, "run.py", *_files(out)}
+    if others:
+        raise VovnetError(f"--out {out}: holds {min(others)} too, which would be lost; move it")
+
+
+def _files(folder: Path) -> list[str]:
+    """The model's files in an exported folder, as its sidecar names them."""
+    try:
+        return list(json.loads((folder / SIDECAR).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 @dataclass(frozen=True)
