@@ -105,7 +105,7 @@ def test_a_file_for_batches_of_just_so_many(detector, batch):
 
 def test_an_answer_stays_when_the_next_one_comes(detector):
     """Runtimes that own the memory of their results write there again."""
-    session, prepare = detector._session, detector.input_spec.prepare
+    session, prepare = detector.session, detector.input_spec.prepare
     low = {"conf": np.array(0.001, np.float32)} if "conf" in session.inputs else {}
     first, second = ({"images": prepare(one)[0][None], **low} for one in pictures(2))
     before = session.run(first)

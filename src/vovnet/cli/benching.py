@@ -1,7 +1,7 @@
 """The verb bench."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +55,37 @@ class Files:
             write_figures(self.png, plain, layers=layers)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Truth:
+    """What accuracy is measured on."""
+
+    data: str | None = None
+    """A dataset, PATH or PATH@SPLIT, to measure the accuracy of weights on; int8 is calibrated on
+    its training split."""
+    split: str | None = None
+    """Which split of it (default: val, else test)."""
+
+    def judge(self, rows: list[Any], imgsz: int | None, device: str) -> list[Any]:
+        """The rows with accuracies measured on the data, if there are some."""
+        if self.data is None:
+            return rows
+        from vovnet.deploy.accuracy import measured_accuracies
+        from vovnet.lab.competitor import Job
+
+        jobs = [
+            Job(row.model, imgsz, device=device, runtime=row.runtime, precision=row.precision)
+            for row in rows
+        ]
+        found = measured_accuracies(jobs, self.data, self.split, note=note)
+        keys = (job if job.precision == "int8" else job.model for job in jobs)
+        figures = (found.get(key, {}) for key in keys)
+        return [
+            replace(row, map_50=one.get("map_50"), map_50_95=one.get("map_50_95"))
+            for row, one in zip(rows, figures, strict=True)
+        ]
+
+
 def bench(
     names: Annotated[list[str], Many],
     *,
@@ -68,6 +99,7 @@ def bench(
     repeats: int = 5,
     threads: int | None = None,
     memory: bool = True,
+    truth: Truth = Truth(),  # frozen
     files: Files | None = None,
     as_json: Json = False,
 ) -> int:
@@ -119,10 +151,11 @@ def bench(
         protocol=Protocol(seconds=seconds, repeats=repeats, threads=threads, memory=memory),
         note=note,
     )
+    rows = truth.judge(rows, imgsz, device)
     if as_json:
         print_json([row.to_dict() for row in rows])
     else:
-        print_table([_line(row) for row in rank(rows)])
+        print_table([_line(row, truth.data is not None) for row in rank(rows)])
         print(_legend(rows[0]))
     files.write(rows, (names, imgsz, num_classes, batch))
     for path in filter(None, () if as_json else (files.csv, files.html, files.png)):
@@ -131,12 +164,13 @@ def bench(
     return exit_code(sum(row.error is not None for row in rows), len(rows))
 
 
-def _line(row: Any) -> dict[str, Any]:
+def _line(row: Any, judged: bool) -> dict[str, Any]:
     """The columns of the console table, with units in their names."""
     return {
         "model": row.model,
         "runtime": row.runtime,
         "precision": row.precision,
+        **({"map_50_95": row.map_50_95} if judged else {}),
         "ms": row.latency_ms.value,
         "p95 ms": row.latency_ms.p95,
         "images/s": row.images_per_s.value,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from vovnet.cli._folder import run_folder
-from vovnet.cli._options import Choice, Json, Many, split_commas
+from vovnet.cli._options import Json, Many, split_commas
 from vovnet.cli._print import note, print_json, print_table, without
 from vovnet.errors import EXIT_OK, EXIT_REFUSED, VovnetError
 
@@ -105,9 +105,7 @@ def pick(
         runtimes=split_commas(runtime or []),
         precisions=split_commas(precision or []),
     )
-    accuracies = _accuracies(names, data, split, val_results or [], imgsz, device)
-    if data is not None:
-        accuracies |= _int8_accuracies(jobs, data, split)
+    accuracies = _accuracies(jobs, data, split, val_results or [])
     picked = measure_and_pick(jobs, accuracies, limits, objective, note=note)
     if all(candidate.unusable for candidate in picked.candidates.values()):
         raise VovnetError(f"no candidate can be used; the first: {picked.decision.fell[0][1]}")
@@ -129,64 +127,19 @@ def _check_out(out: Path | None, inputs: Iterable[str | Path]) -> None:
 
 
 def _accuracies(
-    names: list[str],
-    data: str | None,
-    split: str | None,
-    files: list[Path],
-    imgsz: int | None,
-    device: str,
+    jobs: list[Any], data: str | None, split: str | None, files: list[Path]
 ) -> dict[Any, float]:
-    """mAP by candidate: evaluated here if there is data, else as the files say."""
-    from vovnet.data.open import open_dataset, parse_source
-    from vovnet.evaluate.run import evaluate
+    """mAP by candidate, of int8 by job: evaluated here if there is data, else as the files say."""
+    from vovnet.deploy.accuracy import measured_accuracies
     from vovnet.lab.pick import read_accuracies
 
-    accuracies: dict[Any, float] = {
-        name: value for path in files for name, value in read_accuracies(path).items()
-    }
-    if data is None:
-        return accuracies
-    path, given_split = parse_source(data)
-    for name in names:
-        note(f"evaluating {name}")
-        try:
-            detector = Choice(name, imgsz=imgsz, device=device).resolved().load()
-            dataset = open_dataset(path, split or given_split, detector.names, purpose="val")
-            metrics = evaluate(detector, dataset)
-        except VovnetError as error:
-            note(f"{name}: no accuracy: {error}")
-            continue
-        if metrics["map_50_95"] is not None:
-            accuracies[name] = metrics["map_50_95"]
-    return accuracies
-
-
-def _int8_accuracies(jobs: Iterable[Any], data: str, split: str | None) -> dict[Any, float]:
-    """mAP of every int8 job whose weights know the classes of the data."""
-    from vovnet.data.open import open_dataset, parse_source
-    from vovnet.deploy.calibration import calibration_pictures
-    from vovnet.evaluate.run import evaluate
-    from vovnet.load import load_detector
-
-    path, given_split = parse_source(data)
     accuracies: dict[Any, float] = {}
-    for job in (job for job in jobs if job.precision == "int8"):
-        note(f"evaluating {job.model} {job.runtime} int8")
-        how = {"imgsz": job.imgsz, "device": job.device}
-        try:
-            plain = load_detector(job.model, runtime="eager", **how)
-            truth = open_dataset(path, split or given_split, plain.names, purpose="val")
-            detector = load_detector(
-                job.model,
-                runtime=job.runtime,
-                precision="int8",
-                calibration=calibration_pictures(path, truth),
-                **how,
-            )
-            accuracies[job] = evaluate(detector, truth)["map_50_95"]
-        except VovnetError as error:
-            note(f"{job.model} {job.runtime} int8: no accuracy: {error}")
-    return {job: value for job, value in accuracies.items() if value is not None}
+    for file in files:
+        accuracies |= read_accuracies(file)
+    if data is not None:
+        found = measured_accuracies(jobs, data, split, note=note)
+        accuracies |= {key: figures["map_50_95"] for key, figures in found.items()}
+    return accuracies
 
 
 def _write(text: str, out: Path | None) -> Path:

@@ -126,7 +126,9 @@ def _write_openvino(detector: Detector, folder: Path, order: Order, place: Path)
             size = order.batch or 1
             rows = [order.pixels[i : i + size] for i in range(0, len(order.pixels), size)]
             rows = [row for row in rows if len(row) == size]
-            keep = [f"network/{name}" for name in _kept(network, order)]
+            # OpenVINO renames a convolution whose bias becomes an addition.
+            names = [f"network/{name}" for name in _kept(network, order)]
+            keep = [*names, *(f"{name}/WithoutBiases" for name in names)]
             model = quantize_openvino(model, rows, keep, skip=("decode/.*",))
         half = order.precision in ("fp16", "bf16")
         openvino.save_model(model, folder / "model.xml", compress_to_fp16=half)
