@@ -96,7 +96,7 @@ def test_every_format_finds_what_torch_finds(
             compare_found(one, two)
 
 
-@pytest.mark.parametrize("fit", ["letterbox", "warp"])
+@pytest.mark.parametrize("fit", ["letterbox", pytest.param("warp", marks=SLOW)])
 def test_the_script_needs_neither_torch_nor_vovnet(folder, photographs, tmp_path, fit):
     """Its boxes are those of `detect`, of a JPEG that is turned and larger than the input too."""
     where = folder
@@ -205,6 +205,7 @@ def test_what_cannot_run_here_is_converted_and_not_loaded(detector, pictures, tm
         vovnet.load_detector(tmp_path / "apple")
 
 
+@SLOW
 def test_raw_and_any_batch(detector, pictures, tmp_path):
     """All boxes and scores, for any number of images at a time."""
     export(detector, tmp_path / "raw", "onnx", Order(batch=None, raw=True), Proof(pictures))

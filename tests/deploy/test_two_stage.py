@@ -89,7 +89,10 @@ def session_of(path: Path) -> ort.InferenceSession:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-@pytest.fixture(scope="module", params=["maskrcnn_lite", "centermask_lite"])
+@pytest.fixture(
+    scope="module",
+    params=["maskrcnn_lite", pytest.param("centermask_lite", marks=pytest.mark.slow)],
+)
 def written(request, tmp_path_factory) -> tuple[Detector, Path]:
     detector = detector_of(request.param)
     path = tmp_path_factory.mktemp("two_stage") / "detector.onnx"

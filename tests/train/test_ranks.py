@@ -88,6 +88,7 @@ def course(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k.startswith(kept)} for row in rows(folder)]
 
 
+@pytest.mark.slow
 def test_two_processes_of_8_are_one_of_16_at_every_step(pictures, tmp_path, in_ranks):
     data = f"{pictures}@train"
     [alone] = in_ranks(train_precisely, str(tmp_path / "alone"), data, count=1)
