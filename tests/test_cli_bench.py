@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import ImageOps
 
 BRIEF = ("--seconds", 0.01, "--repeats", 2, "--no-memory")
 
@@ -38,6 +39,50 @@ def test_bench_in_part(run, nano, tmp_path):
     assert "unknown model 'nonsuch'" in outcome.err
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
     assert "nonsuch" in (tmp_path / "report.html").read_text()
+
+
+def write_photographs(root, photographs):
+    """A VOC data set of a person and a cat, in which the shipped weights find both; the mirrored
+    person is for training."""
+    person, cat = photographs
+    seen = {"person": (person, (1, 1, 440, 512)), "cat": (cat, (5, 5, 450, 300))}
+    seen["mirrored"] = (ImageOps.mirror(person), (73, 1, 512, 512))
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for stem, (picture, corners) in seen.items():
+        picture.save(root / "JPEGImages" / f"{stem}.png")
+        name = "cat" if stem == "cat" else "person"
+        sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        bounds = "".join(f"<{side}>{at}</{side}>" for side, at in sides)
+        (root / "Annotations" / f"{stem}.xml").write_text(
+            f"<annotation><object><name>{name}</name><bndbox>{bounds}</bndbox></object></annotation>"
+        )
+    for split, stems in (("train", "mirrored"), ("val", "person\ncat")):
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text(f"{stems}\n")
+    return root
+
+
+def test_bench_measures_accuracy_on_data(run, tmp_path, photographs):
+    data = write_photographs(tmp_path / "seen", photographs)
+    ways = ("--runtime", "eager,onnxruntime", "--precision", "fp32,int8")
+    options = (*ways, "--imgsz", 160, "--seconds", 0.01, "--repeats", 1, "--no-memory", "--json")
+    outcome = run("bench", "vovdet_nano.voc", "vovnet27_slim", *options, "--data", data)
+    assert outcome.code == 0
+    figures = {
+        (row["model"], row["runtime"], row["precision"]): (row["map_50"], row["map_50_95"])
+        for row in json.loads(outcome.out)
+    }
+    exact = run("val", "--weights", "vovdet_nano.voc", "--imgsz", 160, "--data", data, "--json")
+    wanted = json.loads(exact.out)
+    same = (wanted["map_50"], wanted["map_50_95"])
+    assert same[0] > 0.5
+    assert figures["vovdet_nano.voc", "eager", "fp32"] == pytest.approx(same)
+    assert figures["vovdet_nano.voc", "onnxruntime", "fp32"] == pytest.approx(same)
+    # Calibrated on one picture only: it finds both still, at about the place.
+    assert figures["vovdet_nano.voc", "onnxruntime", "int8"][0] == pytest.approx(same[0], abs=0.3)
+    assert figures["vovnet27_slim", "eager", "fp32"] == (None, None)
+    assert "evaluating vovdet_nano.voc onnxruntime int8" in outcome.err
+    assert "vovnet27_slim: no accuracy: " in outcome.err
 
 
 def test_bench_of_nothing_that_works(run):

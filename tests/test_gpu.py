@@ -178,3 +178,19 @@ def test_a_graph_keeps_its_answers(exact):
         again = runner(images[0])
     assert not torch.equal(one[0], other[0])
     assert torch.equal(one[0], again[0])
+
+
+def test_an_engine_finds_what_torch_finds(exact, photographs, compare_found, tmp_path):
+    pytest.importorskip("tensorrt")
+    import vovnet
+    from vovnet.deploy.export import Proof, export
+    from vovnet.deploy.formats import Order
+    from vovnet.detect.pictures import to_pictures
+
+    detector = load_detector("vovdet_nano.voc")
+    proof = Proof(to_pictures(photographs)[0])
+    facts = export(detector, tmp_path / "engine", "tensorrt", Order(), proof)
+    assert facts["exact"]
+    exported = vovnet.load_detector(tmp_path / "engine")
+    for one, two in zip(detector.detect(photographs), exported.detect(photographs), strict=True):
+        compare_found(one, two)

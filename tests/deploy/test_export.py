@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -20,11 +21,12 @@ from vovnet.deploy.export import Proof, export
 from vovnet.deploy.formats import FORMATS, Order
 from vovnet.deploy.sensitivity import most_sensitive
 from vovnet.detect.pictures import Picture, to_pictures
-from vovnet.detect.sessions import openvino_core
+from vovnet.detect.sessions import open_onnxruntime, openvino_core
 from vovnet.detect.sidecar import read_sidecar
 from vovnet.errors import RefusedError, VovnetError
 from vovnet.models.detector import Detector
 from vovnet.models.weights import load_detector
+from vovnet.runtimes.on_tensorrt import in_half
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "bccd"
 NUCLEI = DATA.with_name("nuclei")
@@ -175,6 +177,42 @@ def test_bad_orders_are_one_line(arguments, message, tmp_path, monkeypatch, caps
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_tensorrt_is_given_computes_in_half_precision(
+    detector, pictures, tmp_path, monkeypatch
+):
+    """Its engine cannot be built without a GPU; the ONNX file that it is built from runs here."""
+    monkeypatch.setattr(formats, "import_tensorrt", lambda: None)
+    monkeypatch.setattr(
+        *(formats, "build_engine"),
+        lambda path, shape, precision: in_half(path, tmp_path / "half.onnx").read_bytes(),
+    )
+    order = Order("fp16", batch=2)
+    assert FORMATS["tensorrt"].write(detector, tmp_path, order, tmp_path) == ["model.engine"]
+    half = onnx.load_model(tmp_path / "half.onnx").graph.initializer
+    sizes = {kind: sum(t.ByteSize() for t in half if t.data_type == kind) for kind in (1, 10)}
+    assert sizes[onnx.TensorProto.FLOAT16] > 20 * sizes[onnx.TensorProto.FLOAT]
+    session = open_onnxruntime(tmp_path / "half.onnx", 1)
+    pixels = formats.picture_pixels(detector, [picture.image for picture in pictures])
+    with torch.no_grad():
+        exact = formats.DenseNetwork(detector, pixels=True).eval()(torch.from_numpy(pixels))
+    boxes, scores = (part.numpy() for part in exact)
+    found_boxes, found_scores = session.run({"images": pixels})
+    np.testing.assert_allclose(found_scores, scores, atol=0.01)
+    seen = scores.max(2) > 0.1
+    assert seen.any()
+    np.testing.assert_allclose(found_boxes[seen], boxes[seen], atol=0.3)
+
+
+def test_tensorrt_wants_the_gpu_that_it_builds_for(detector, pictures, tmp_path):
+    proof = Proof(pictures)
+    with pytest.raises(VovnetError, match="an engine has a size of batch; give --batch N"):
+        export(detector, tmp_path / "a", "tensorrt", Order(batch=None), proof)
+    if not torch.cuda.is_available():
+        with pytest.raises(VovnetError, match="here is none; export there, or give --format onnx"):
+            export(detector, tmp_path / "deep" / "er" / "b", "tensorrt", Order(), proof)
     assert list(tmp_path.iterdir()) == []
 
 

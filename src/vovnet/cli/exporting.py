@@ -56,7 +56,8 @@ def export(
     Parameters
     ----------
     format
-        onnx, openvino, ncnn, litert, coreml or torch (default: that of --config, else onnx).
+        onnx, openvino, ncnn, tensorrt, litert, coreml or torch (default: that of --config, else
+        onnx).
     batch
         How many images at a time, or dynamic.
     nms

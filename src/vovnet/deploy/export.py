@@ -24,6 +24,7 @@ from vovnet.models.detector import Detector
 _SCRIPTS = Path(__file__).parent / "scripts"
 _IMPORT = "import numpy as np\n"  # beside it stands that of the runtime
 _PACKAGES = {"litert": "from ai_edge_litert.interpreter import Interpreter"}
+_NO_SCRIPT = ("eager", "tensorrt", "coreml")  # they need torch, or a Mac
 # Shares of the layers, the most sensitive first, that stay in floating point until the drop fits.
 _KEPT = (0.0, 0.05, 0.15, 0.3, 0.6)
 
@@ -59,6 +60,7 @@ def export(
     """
     chosen = find_format(format_name, order, two_stages=detector.decoder is None)
     _free(out, overwrite)
+    made = [parent for parent in out.parents if not parent.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -74,6 +76,9 @@ def export(
         raise VovnetError(f"{out}: cannot be written ({error.strerror})") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if not out.exists():
+            for parent in made:
+                parent.rmdir()
     return facts
 
 
@@ -130,7 +135,7 @@ class _Maker:
             versions=_versions(runtime),
         )
         write_sidecar(self.folder, sidecar)
-        if runtime not in ("eager", "coreml"):
+        if runtime not in _NO_SCRIPT:
             (self.folder / "run.py").write_text(_script(runtime, whole), encoding="utf-8")
         return sidecar
 

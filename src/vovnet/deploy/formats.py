@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vovnet.deploy.two_stage import write_end_to_end as write_both_stages
+from vovnet.detect.engine import import_tensorrt
 from vovnet.detect.sessions import openvino_core
 from vovnet.errors import MissingExtraError, UnknownNameError, VovnetError
 from vovnet.models.detector import Detector
@@ -19,6 +20,7 @@ from vovnet.runtimes.end_to_end import join, write_network
 from vovnet.runtimes.on_ncnn import write_ncnn
 from vovnet.runtimes.on_onnxruntime import Reader, quantize
 from vovnet.runtimes.on_openvino import quantize as quantize_openvino
+from vovnet.runtimes.on_tensorrt import build_engine
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,15 @@ def _network(detector: Detector, order: Order, place: Path) -> Path:
     return path
 
 
+def _dense(detector: Detector, order: Order, place: Path) -> Path:
+    """The ONNX file from pixels to all boxes and scores, written by the first try."""
+    path = place / "dense.onnx"
+    if not path.exists():
+        network = _network(detector, order, place)
+        join(detector, network, path, batch=order.batch, raw=True)
+    return path
+
+
 def calibration_batches(detector: Detector, order: Order) -> list[Tensor]:
     """The order's pictures as the network's inputs, in batches of its size; the last is full."""
     size = order.batch or 1
@@ -117,9 +128,7 @@ def _write_openvino(detector: Detector, folder: Path, order: Order, place: Path)
     core = openvino_core()
     import openvino
 
-    network, dense = _network(detector, order, place), place / "dense.onnx"
-    if not dense.exists():
-        join(detector, network, dense, batch=order.batch, raw=True)
+    dense = _dense(detector, order, place)
     with converting("OpenVINO"):
         model = core.read_model(dense)
         if order.precision == "int8":
@@ -127,12 +136,23 @@ def _write_openvino(detector: Detector, folder: Path, order: Order, place: Path)
             rows = [order.pixels[i : i + size] for i in range(0, len(order.pixels), size)]
             rows = [row for row in rows if len(row) == size]
             # OpenVINO renames a convolution whose bias becomes an addition.
-            names = [f"network/{name}" for name in _kept(network, order)]
+            names = [f"network/{name}" for name in _kept(_network(detector, order, place), order)]
             keep = [*names, *(f"{name}/WithoutBiases" for name in names)]
             model = quantize_openvino(model, rows, keep, skip=("decode/.*",))
         half = order.precision in ("fp16", "bf16")
         openvino.save_model(model, folder / "model.xml", compress_to_fp16=half)
     return ["model.xml", "model.bin"]
+
+
+def _write_tensorrt(detector: Detector, folder: Path, order: Order, place: Path) -> list[str]:
+    if order.batch is None:
+        raise VovnetError("--batch dynamic: an engine has a size of batch; give --batch N")
+    import_tensorrt()  # before minutes of work
+    dense = _dense(detector, order, place)
+    with converting("TensorRT"):
+        plan = build_engine(dense, (order.batch, *detector.input_spec.size, 3), order.precision)
+    (folder / "model.engine").write_bytes(plan)
+    return ["model.engine"]
 
 
 def _write_ncnn(detector: Detector, folder: Path, order: Order, place: Path) -> list[str]:
@@ -197,6 +217,7 @@ FORMATS: dict[str, Format] = {
     "onnx": Format("onnxruntime", ("fp32", "int8"), _write_onnx, end_to_end=True),
     "openvino": Format("openvino", ("fp32", "bf16", "fp16", "int8"), _write_openvino),
     "ncnn": Format("ncnn", ("fp32", "bf16"), _write_ncnn, pixels=False, any_batch=False),
+    "tensorrt": Format("tensorrt", ("fp32", "fp16"), _write_tensorrt),
     "torch": Format("eager", ("fp32",), _write_torch),
     "litert": Format("litert", ("fp32",), _write_litert, pixels=False, any_batch=False),
     "coreml": Format(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vovnet.detect.engine import import_tensorrt, open_engine
 from vovnet.detect.found import Found
 from vovnet.detect.options import CONF, IOU, MAX_DET, Options
 from vovnet.detect.run import Pictures, detect
@@ -16,7 +17,7 @@ from vovnet.detect.suppress import COMPETING, best_found, best_of, first
 from vovnet.errors import MissingExtraError, UnknownNameError, VovnetError, WeightsError
 from vovnet.limits import usable_cores
 
-FILE_RUNTIMES = ("onnxruntime", "openvino", "ncnn", "litert", "eager")
+FILE_RUNTIMES = ("onnxruntime", "openvino", "ncnn", "tensorrt", "litert", "eager")
 
 
 class FileDetector:
@@ -116,6 +117,8 @@ def open_file_detector(folder: Path, sidecar: Sidecar, threads: int | None = Non
     elif sidecar.runtime == "litert":
         call = open_litert(files[0], threads)
         session = Session(lambda feeds: call(feeds["images"]), {"images": []}, _litert(), {})
+    elif sidecar.runtime == "tensorrt":
+        session = _tensorrt_session(files[0])
     elif sidecar.runtime == "coreml":
         raise VovnetError(f"{files[0]}: Core ML runs on Apple's systems, from Swift; not here")
     elif sidecar.runtime == "eager":
@@ -141,6 +144,17 @@ def _ncnn_session(files: Sequence[Path], sidecar: Sidecar, threads: int) -> Sess
 
 def _litert() -> str:
     return version("ai-edge-litert")
+
+
+def _tensorrt_session(file: Path) -> Session:
+    package = import_tensorrt()
+    engine = open_engine(file.read_bytes(), str(file))
+    import torch
+
+    def run(feeds: Any) -> list[np.ndarray]:
+        return [x.cpu().numpy() for x in engine(torch.from_numpy(feeds["images"]))]
+
+    return Session(run, {"images": []}, package.__version__, {})
 
 
 def _torch_session(file: Path) -> Session:

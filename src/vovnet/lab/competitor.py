@@ -127,7 +127,7 @@ def _open(job: Job, loaded: Loaded, threads: int) -> Runner:
         ]
     how = RUNTIMES[job.runtime]
     file = target.onnx
-    if file is None and how.from_onnx is not None and not how.typed:
+    if file is None and how.from_onnx is not None:
         file = loaded.exported.path
     if file is not None:
         return open_onnx(

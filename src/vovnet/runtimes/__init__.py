@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vovnet.device import usable_device
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.runtimes import on_ncnn, on_onnxruntime, on_openvino, on_tensorrt, on_torch
-from vovnet.runtimes.convert import DTYPES, write_onnx
+from vovnet.runtimes.convert import write_onnx
 from vovnet.runtimes.onnx_file import fill_shape
 from vovnet.runtimes.runner import Precision, Runner, Settings
 
@@ -26,14 +26,12 @@ __all__ = ["RUNTIMES", "Precision", "Runner", "Runtime", "open_onnx", "open_runt
 class Runtime:
     """How a runtime is opened, and the precisions that it has on each kind of device.
 
-    It converts a network by itself (`from_network`) or reads an ONNX file (`from_onnx`). With
-    `typed` it computes in the number format of that file, else it converts float32 when told.
+    It converts a network by itself (`from_network`) or reads a float32 ONNX file (`from_onnx`).
     """
 
     precisions: dict[str, tuple[Precision, ...]]
     from_network: Callable[[nn.Module, Tensor, Settings], Runner] | None = None
     from_onnx: Callable[[Path, Sequence[int], Settings], Runner] | None = None
-    typed: bool = False
 
 
 _TORCH: dict[str, tuple[Precision, ...]] = {
@@ -51,9 +49,7 @@ RUNTIMES: dict[str, Runtime] = {
     ),
     "openvino": Runtime({"cpu": ("fp32", "bf16", "fp16", "int8")}, from_onnx=on_openvino.open_file),
     "ncnn": Runtime({"cpu": ("fp32", "bf16")}, on_ncnn.open_ncnn),
-    "tensorrt": Runtime(
-        {"cuda": ("fp32", "bf16", "fp16")}, from_onnx=on_tensorrt.open_file, typed=True
-    ),
+    "tensorrt": Runtime({"cuda": ("fp32", "fp16")}, from_onnx=on_tensorrt.open_file),
 }
 
 
@@ -82,10 +78,9 @@ def open_runtime(
     if how.from_network is not None:
         return how.from_network(network, example, settings)
     assert how.from_onnx is not None
-    dtype = DTYPES[settings.precision] if how.typed else torch.float32
     with tempfile.TemporaryDirectory(prefix="vovnet-") as folder:
         path = Path(folder) / "network.onnx"
-        write_onnx(network, example.cpu(), path, dtype=dtype)
+        write_onnx(network, example.cpu(), path)
         return how.from_onnx(path, example.shape, settings)
 
 
@@ -109,8 +104,6 @@ def open_onnx(
     if how.from_onnx is None:
         able = ", ".join(name for name, other in RUNTIMES.items() if other.from_onnx)
         raise VovnetError(f"{runtime} does not run ONNX files; these do: {able}")
-    if how.typed and precision != "fp32":
-        raise VovnetError(f"{runtime} computes in the file's own format; ask for fp32")
     return how.from_onnx(path, fill_shape(path, batch, image_size), settings)
 
 

@@ -52,16 +52,15 @@ def write_onnx(
     example: Tensor,
     path: Path,
     *,
-    dtype: torch.dtype = torch.float32,
     dynamic_batch: bool = False,
     opset: int | None = None,
     fold: bool = True,
 ) -> None:
     """Write a network as one ONNX file with its weights inside: "images" in, "output0"… out.
 
-    `example` is N×3×H×W; with `dynamic_batch` the file takes any batch, else exactly N. Input and
-    outputs are float32, the network computes in `dtype`; `opset` is torch's own unless given. The
-    exporter folds batch norms into their convolutions, unless `fold` is off. Raises
+    `example` is N×3×H×W; with `dynamic_batch` the file takes any batch, else exactly N. All is
+    float32; `opset` is torch's own unless given. The exporter folds batch norms into their
+    convolutions, unless `fold` is off. Raises
     `MissingExtraError` without onnxscript, `VovnetError` naming the operator that ONNX does not
     have.
     """
@@ -72,7 +71,7 @@ def write_onnx(
     if dynamic_batch and len(example) == 1:
         example = example.repeat(2, 1, 1, 1)  # a batch of one would be taken for a constant
     batch = {0: torch.export.Dim("batch", min=1, max=1024)}
-    flat = FlatNetwork(network, dtype).cpu()
+    flat = FlatNetwork(network).cpu()
     with converting("ONNX"), torch.no_grad():
         torch.onnx.export(
             flat,

@@ -1,62 +1,61 @@
-"""TensorRT on NVIDIA GPUs, built from an ONNX file by its Python API.
+"""TensorRT on NVIDIA GPUs, built from an ONNX file by its Python API; see `detect/engine.py`."""
 
-Written from the documentation: no machine with TensorRT was at hand, so that nothing beyond the
-refusals has been run. Numbers are checked like every runtime's, against torch.
-"""
-
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from vovnet.detect.engine import import_tensorrt, open_engine
 from vovnet.errors import VovnetError
+from vovnet.runtimes.convert import converting
 from vovnet.runtimes.runner import Runner, Settings
 
 
 def open_file(path: Path, shape: Sequence[int], settings: Settings) -> Runner:
     """An ONNX file as an engine for images of the given shape, built in minutes.
 
-    The network is strongly typed: it computes in the format that the file says. Raises
-    `VovnetError` for an operator that TensorRT does not have.
+    Raises `VovnetError` for an operator that TensorRT does not have.
     """
-    try:
-        import tensorrt as trt  # pyrefly: ignore[missing-import]
-    except ImportError:
-        raise VovnetError(
-            "tensorrt is not installed; install it with: pip install tensorrt-cu13"
-        ) from None
-    logger = trt.Logger(trt.Logger.ERROR)
-    plan = _build(trt, logger, path, shape)
-    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
-    context = engine.create_execution_context()
-    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-    outputs = [n for n in names if n not in inputs]
-    context.set_input_shape(inputs[0], tuple(shape))
-
-    def compute(images: Tensor) -> list[Tensor]:
-        images = images.contiguous()
-        results = [
-            torch.empty(tuple(context.get_tensor_shape(n)), device=settings.device) for n in outputs
-        ]
-        for name, tensor in zip([*inputs, *outputs], [images, *results], strict=True):
-            context.set_tensor_address(name, tensor.data_ptr())
-        context.execute_async_v3(torch.cuda.current_stream(settings.device).cuda_stream)
-        return results
-
+    plan = build_engine(path, shape, settings.precision)
+    compute = open_engine(plan, path.name, settings.device)
     return Runner(
         compute,
         runtime="tensorrt",
         precision=settings.precision,
-        version=trt.__version__,
+        version=import_tensorrt().__version__,
         shape=shape,
         device=settings.device,
     )
 
 
-def _build(trt: Any, logger: Any, path: Path, shape: Sequence[int]) -> Any:
+def build_engine(path: Path, shape: Sequence[int], precision: str = "fp32") -> bytes:
+    """A float32 ONNX file with one input as an engine for this GPU and inputs of this shape.
+
+    TensorRT computes in the formats that a file says: for fp16 it gets one `in_half` precision.
+    """
+    trt = import_tensorrt()
+    with tempfile.TemporaryDirectory(prefix="vovnet-") as folder:
+        file = in_half(path, Path(folder) / path.name) if precision == "fp16" else path
+        return _build(trt, file, shape)
+
+
+def in_half(path: Path, out: Path) -> Path:
+    """Write a float32 ONNX file in half precision to `out`; inputs, outputs and whatever turns
+    outputs into boxes ("decode/") stay float32, for half floats cannot tell pixels above 1,024
+    apart."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with converting("half precision"):
+        model = onnx.load_model(path)
+        exact = [node.name for node in model.graph.node if node.name.startswith("decode/")]
+        half = convert_float_to_float16(model, keep_io_types=True, node_block_list=exact)
+        onnx.save_model(half, out)
+    return out
+
+
+def _build(trt: Any, path: Path, shape: Sequence[int]) -> bytes:
+    logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -72,4 +71,4 @@ def _build(trt: Any, logger: Any, path: Path, shape: Sequence[int]) -> Any:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise VovnetError(f"{path.name}: tensorrt cannot build an engine for it")
-    return plan
+    return bytes(plan)
