@@ -44,8 +44,9 @@ if {kept}:
 def use():
     torch.zeros(16_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-counts = [use() for _ in range(12)]  # the first ones find their places
-print(counts[-1] - counts[-5])
+counts = [use() for _ in range(16)]
+new = sorted(after - before for before, after in zip(counts, counts[1:]))
+print(new[len(new) // 2])  # a few find new places
 """
 
 

@@ -67,17 +67,15 @@ def test_real_photographs(picture, label, weights, capsys):
     assert best["score"] > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data", "split"),
     [
         ("dsod300-vovnet27_slim.bccd", "bccd", "test"),
         ("vovdet_nano.voc", "voc2007", "report"),
-        pytest.param("vovdet_small.voc", "voc2007", "report", marks=pytest.mark.slow),
-        pytest.param("dsod300-vovnet27_slim.voc", "voc2007", "report", marks=pytest.mark.slow),
-        pytest.param(
-            *("maskrcnn-vovnet19_slim.nuclei", "nuclei", "val"),
-            marks=pytest.mark.slow,  # 50 images of up to 1000 regions each
-        ),
+        ("vovdet_small.voc", "voc2007", "report"),
+        ("dsod300-vovnet27_slim.voc", "voc2007", "report"),
+        ("maskrcnn-vovnet19_slim.nuclei", "nuclei", "val"),
     ],
 )
 def test_claimed_accuracy_is_measured_again(name, data, split, capsys):

@@ -295,6 +295,7 @@ def test_int8_keeps_in_floating_point_what_it_needs(
     assert more == len(facts["kept_in_float"])
 
 
+@SLOW
 def test_int8_that_loses_too_much_whatever_is_kept_is_refused(
     detector, pictures, photographs, tmp_path, monkeypatch
 ):

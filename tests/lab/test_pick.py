@@ -1,6 +1,7 @@
 """Picking for real, on a small detector with a short protocol; and what is written of it."""
 
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import yaml
 
 from vovnet.cli import main
 from vovnet.errors import UnknownNameError, VovnetError
-from vovnet.lab.bench import Protocol
+from vovnet.lab.bench import Protocol, bench_jobs
 from vovnet.lab.competitor import Job
 from vovnet.lab.pick import (
     _accuracy,
@@ -167,7 +168,11 @@ def test_the_verb_picks_and_writes(quick, capsys):
     assert written["weights"] == "vovdet_nano.voc"
 
 
-def test_what_weights_say_of_themselves_is_shown_and_decides_nothing(quick, capsys):
+def test_what_weights_say_of_themselves_is_shown_and_decides_nothing(quick, capsys, monkeypatch):
+    measure = cache(bench_jobs)  # the second call prints what the first has measured
+    monkeypatch.setattr(
+        "vovnet.lab.pick.bench_jobs", lambda jobs, protocol, note: measure(tuple(jobs), protocol)
+    )
     options = ["--candidates", "vovdet_nano.voc", "--runtime", "eager", "--precision", "fp32"]
     assert main(["pick", *options, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)

@@ -61,12 +61,9 @@ def recipe(cells: Path, **changes):
     return recipe_from_dict(values | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "model",
-    [
-        pytest.param("maskrcnn_lite-vovnet19_slim_dw", marks=pytest.mark.slow),
-        "centermask_lite-vovnet19_slim_dw",
-    ],
+    "model", ["maskrcnn_lite-vovnet19_slim_dw", "centermask_lite-vovnet19_slim_dw"]
 )
 def test_a_resumed_run_equals_the_unbroken_one(cells, tmp_path, model):
     regions = {"regions": 8 if model.startswith("maskrcnn") else None}

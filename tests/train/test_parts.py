@@ -162,7 +162,10 @@ def network_gradient(
     return loss.terms, torch.cat([gradient.flatten() for gradient in gradients])
 
 
-@pytest.mark.parametrize(("name", "side"), FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [pytest.param(*one, marks=pytest.mark.slow if one[1] > 300 else ()) for one in FAMILIES],
+)
 def test_every_family_trains_in_parts_as_at_once(name, side):
     """40 objects, none, and two; norms frozen, for their batch is the part.
 

@@ -178,7 +178,8 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_run_that_loses_a_worker_ends_as_if_nothing_had_been(
     pictures, unbroken, tmp_path, victim
 ):
