@@ -3,10 +3,13 @@
 import inspect
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +21,7 @@ from torch import nn
 
 from vovnet.cli import main
 from vovnet.detections import Detections
+from vovnet.lab import roofline
 from vovnet.models import create_detector
 from vovnet.models.weights import save_detector
 
@@ -56,6 +60,14 @@ def write_voc(root: Path, *, train: int = 8, val: int = 4, side: int = 64, empty
                 f"{objects}</annotation>"
             )
     return root
+
+
+@pytest.fixture(autouse=True)
+def small_roofs(request, monkeypatch) -> None:
+    """Every bench measures the machine's roofs many times; in tests with little work."""
+    if not request.path.match("lab/test_roofline.py"):
+        monkeypatch.setitem(roofline._SIDES, "cpu", 256)
+        monkeypatch.setattr(roofline, "_COPIED_BYTES", 1 << 22)
 
 
 @pytest.fixture(scope="session")
@@ -159,14 +171,6 @@ def refused(run) -> Callable[..., str]:
     return call
 
 
-# What one of several processes runs: a function of a test's file, its result as JSON.
-_WORKER = (
-    "import json, runpy, sys\n"
-    "file, name, arguments = sys.argv[1:]\n"
-    "print(json.dumps(runpy.run_path(file)[name](*json.loads(arguments))))\n"
-)
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -174,28 +178,35 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def in_ranks() -> Callable[..., list]:
+def in_ranks(tmp_path_factory) -> Iterator[Callable[..., list]]:
     """Runs a test file's function in real processes, with the environment that torchrun gives.
 
     `in_ranks(worker, *arguments, count=2)` returns what each returned, by rank; arguments and
-    results go through JSON.
+    results go through JSON. The processes are forked from one that has imported torch.
     """
+    script = Path(__file__).with_name("fork_ranks.py")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, script], env=environment, start_new_session=True, **pipes
+    )
 
     def call(worker: Callable, *arguments: object, count: int = 2) -> list:
-        file = inspect.getsourcefile(worker)
-        command = [sys.executable, "-c", _WORKER, file, worker.__name__, json.dumps(arguments)]
+        folder = tmp_path_factory.mktemp("ranks")
         ours = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        ours |= {"WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-        ranks = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started = [subprocess.Popen(command, env=os.environ | ours | i, **pipes) for i in ranks]
-        try:
-            said = [process.communicate(timeout=200) for process in started]
-        finally:
-            for process in started:
-                process.kill()
-        for process, (_, err) in zip(started, said, strict=True):
-            assert process.returncode == 0, err
-        return [json.loads(out) for out, _ in said]
+        ours |= {"WORLD_SIZE": str(count)}
+        ranks = [ours | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
+        file = inspect.getsourcefile(worker)
+        order = [file, worker.__name__, arguments, ranks, str(folder)]
+        print(json.dumps(order), file=server.stdin, flush=True)
+        answered, _, _ = select.select([server.stdout], [], [], 200)
+        codes = json.loads(server.stdout.readline()) if answered else ["no answer"]
+        said = "".join(path.read_text() for path in sorted(folder.glob("*.err")))
+        assert codes == [0] * count, f"{codes}: {said}"
+        return [json.loads((folder / f"{i}.json").read_text()) for i in range(count)]
 
-    return call
+    with server:
+        yield call
+        server.stdin.close()
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)

@@ -64,7 +64,7 @@ def write_photographs(root, photographs):
 
 def test_bench_measures_accuracy_on_data(run, tmp_path, photographs):
     data = write_photographs(tmp_path / "seen", photographs)
-    ways = ("--runtime", "eager,onnxruntime", "--precision", "fp32,int8")
+    ways = ("--runtime", "onnxruntime", "--precision", "fp32,int8")
     options = (*ways, "--imgsz", 160, "--seconds", 0.01, "--repeats", 1, "--no-memory", "--json")
     outcome = run("bench", "vovdet_nano.voc", "vovnet27_slim", *options, "--data", data)
     assert outcome.code == 0
@@ -76,11 +76,10 @@ def test_bench_measures_accuracy_on_data(run, tmp_path, photographs):
     wanted = json.loads(exact.out)
     same = (wanted["map_50"], wanted["map_50_95"])
     assert same[0] > 0.5
-    assert figures["vovdet_nano.voc", "eager", "fp32"] == pytest.approx(same)
     assert figures["vovdet_nano.voc", "onnxruntime", "fp32"] == pytest.approx(same)
     # Calibrated on one picture only: it finds both still, at about the place.
     assert figures["vovdet_nano.voc", "onnxruntime", "int8"][0] == pytest.approx(same[0], abs=0.3)
-    assert figures["vovnet27_slim", "eager", "fp32"] == (None, None)
+    assert figures["vovnet27_slim", "onnxruntime", "fp32"] == (None, None)
     assert "evaluating vovdet_nano.voc onnxruntime int8" in outcome.err
     assert "vovnet27_slim: no accuracy: " in outcome.err
 

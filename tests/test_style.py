@@ -55,7 +55,7 @@ def sources(*folders: str) -> dict[str, ast.Module]:
 
 
 EVERYWHERE = sources("src", "tests", "benchmarks", "tools")
-PACKAGE = sources("src")
+PACKAGE = {file: tree for file, tree in EVERYWHERE.items() if file.startswith("src/")}
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:

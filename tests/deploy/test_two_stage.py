@@ -91,7 +91,7 @@ def session_of(path: Path) -> ort.InferenceSession:
 
 @pytest.fixture(
     scope="module",
-    params=["maskrcnn_lite", pytest.param("centermask_lite", marks=pytest.mark.slow)],
+    params=[pytest.param(f, marks=pytest.mark.slow) for f in ("maskrcnn_lite", "centermask_lite")],
 )
 def written(request, tmp_path_factory) -> tuple[Detector, Path]:
     detector = detector_of(request.param)

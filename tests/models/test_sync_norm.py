@@ -68,7 +68,7 @@ def normalise_halves() -> list:
     return [types, gap.item(), (said - wanted).abs().max().item()]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def normalised(in_ranks) -> list[dict]:
     """What two processes made of their shares."""
     return in_ranks(normalise)

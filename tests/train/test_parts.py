@@ -259,7 +259,7 @@ def compare() -> dict[str, list[float]]:
         return {key: gap for comparison in comparisons for key, gap in next(comparison).items()}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a module's would be made again when its tests change hands
 def gaps(in_ranks) -> list[dict[str, list[float]]]:
     """By process."""
     return in_ranks(compare)

@@ -6,18 +6,20 @@ from vovnet.lab.latency import LEAST_CALLS, Call, settle, time_calls
 from vovnet.lab.row import Roofline
 
 _COPIED_BYTES = 1 << 27  # beyond the caches
+# A GPU is done with the smaller product before it is launched.
+_SIDES = {"cpu": 1536, "cuda": 8192}
 
 
 class Roofs:
     """The float32 matrix product and the memory copy of one device.
 
-    1536³ on a CPU and 8192³ on a GPU, where the smaller one is over before it is launched; without
-    TF32, as float32 is meant. `matmul` and `copy` describe the two.
+    1536³ on a CPU and 8192³ on a GPU, without TF32, as float32 is meant. `matmul` and `copy`
+    describe the two.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        side = 8192 if device.type == "cuda" else 1536
+        side = _SIDES[device.type]
         generator = torch.Generator(device).manual_seed(0)
         self._a, self._b = torch.randn(2, side, side, generator=generator, device=device)
         self._product = torch.empty_like(self._a)
