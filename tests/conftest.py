@@ -21,9 +21,12 @@ from torch import nn
 
 from vovnet.cli import main
 from vovnet.detections import Detections
+from vovnet.device import keep_freed_memory
 from vovnet.lab import roofline
 from vovnet.models import create_detector
 from vovnet.models.weights import save_detector
+
+keep_freed_memory()  # a suite that takes and gives back as much all the time
 
 COLOURS = {"blue": (30, 60, 220), "red": (220, 40, 40)}
 OBJECT = (

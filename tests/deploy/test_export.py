@@ -277,7 +277,8 @@ def float_convolutions(folder: Path) -> int:
     return sum(source.get_type_name() == "Constant" for source in sources)
 
 
-@pytest.mark.parametrize("name", ["onnx", pytest.param("openvino", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_int8_keeps_in_floating_point_what_it_needs(
     name, detector, pictures, photographs, tmp_path, monkeypatch
 ):

@@ -1,6 +1,6 @@
 """Losses and gradients in parts, and of two processes, are those of all the images at once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -187,7 +187,7 @@ def test_every_family_trains_in_parts_as_at_once(name, side):
     assert (found - gradient).norm() < 1e-3 * gradient.norm()
 
 
-def compare_criteria() -> Iterator[dict[str, list[float]]]:
+def compare_criteria() -> dict[str, list[float]]:
     """Alone first, then in the group: gaps of terms and gradients, by criterion and crowd."""
     cases = [(name, crowd) for name in CRITERIA for crowd in CROWDS]
     inputs = [random(4, CRITERIA[name][1], 13) for name, _ in cases]
@@ -195,25 +195,25 @@ def compare_criteria() -> Iterator[dict[str, list[float]]]:
         terms_and_gradient(name, x, targets(crowd))
         for (name, crowd), x in zip(cases, inputs, strict=True)
     ]
-    yield {}
     gaps = {}
-    for (name, crowd), x, (terms, gradient) in zip(cases, inputs, alone, strict=True):
-        own = slice(3, 4) if rank() else slice(0, 3)  # unequal shares
-        mine, back = terms_and_gradient(name, x[own], targets(crowd)[own])
-        # The gradient of a mean over two processes is half of each one's.
-        gap = apart(mine, terms), (back / 2 - gradient[own]).abs().max()
-        gaps[f"{name} {crowd}"] = [float(g) for g in gap]
-        # In two parts: everybody gets the sum over both processes, of equal tensors.
-        half = slice(2 * rank(), 2 * rank() + 2)
-        leaf = torch.zeros_like(x).requires_grad_()
-        loss = step_loss([leaf], 2)
-        for i in (half.start, half.start + 1):
-            loss.add(CRITERIA[name][0]((x + leaf)[i : i + 1], targets(crowd)[i : i + 1]))
-        loss.finish()
-        said = torch.tensor([*loss.terms.values()])
-        gap = apart(said, terms), (leaf.grad - gradient).abs().max()
-        gaps[f"{name} {crowd} in parts"] = [float(g) for g in gap]
-    yield gaps
+    with process_group("cpu"):
+        for (name, crowd), x, (terms, gradient) in zip(cases, inputs, alone, strict=True):
+            own = slice(3, 4) if rank() else slice(0, 3)  # unequal shares
+            mine, back = terms_and_gradient(name, x[own], targets(crowd)[own])
+            # The gradient of a mean over two processes is half of each one's.
+            gap = apart(mine, terms), (back / 2 - gradient[own]).abs().max()
+            gaps[f"{name} {crowd}"] = [float(g) for g in gap]
+            # In two parts: everybody gets the sum over both processes, of equal tensors.
+            half = slice(2 * rank(), 2 * rank() + 2)
+            leaf = torch.zeros_like(x).requires_grad_()
+            loss = step_loss([leaf], 2)
+            for i in (half.start, half.start + 1):
+                loss.add(CRITERIA[name][0]((x + leaf)[i : i + 1], targets(crowd)[i : i + 1]))
+            loss.finish()
+            said = torch.tensor([*loss.terms.values()])
+            gap = apart(said, terms), (leaf.grad - gradient).abs().max()
+            gaps[f"{name} {crowd} in parts"] = [float(g) for g in gap]
+    return gaps
 
 
 def step(network: nn.Module, detector: Any, images: Tensor, wanted: list[Target]) -> float:
@@ -223,7 +223,7 @@ def step(network: nn.Module, detector: Any, images: Tensor, wanted: list[Target]
     return sum(loss.terms.values())
 
 
-def compare_network(name: str, side: int, count: int) -> Iterator[dict[str, list[float]]]:
+def compare_network(name: str, side: int, count: int) -> list[float]:
     """Alone first, then in the group: gaps of loss, gradients and norms' statistics.
 
     In float64: in float32 the gradients of one process are themselves off by 1e-3.
@@ -239,30 +239,21 @@ def compare_network(name: str, side: int, count: int) -> Iterator[dict[str, list
     statistics = [b.clone() for b in network.buffers()]
     network.load_state_dict(state)
     network.zero_grad()
-    yield {}
-    own = slice(rank() * count // 2, (rank() + 1) * count // 2)
-    parallel = nn.parallel.DistributedDataParallel(network)
-    loss = step(parallel, detector, images[own], wanted[own])
+    with process_group("cpu"):
+        own = slice(rank() * count // 2, (rank() + 1) * count // 2)
+        parallel = nn.parallel.DistributedDataParallel(network)
+        loss = step(parallel, detector, images[own], wanted[own])
     norm = torch.stack([g.norm() for g in whole]).norm()
     apart = [(p.grad - g).norm() for p, g in zip(network.parameters(), whole, strict=True)]
     moved = [(b - s).abs().max() for b, s in zip(network.buffers(), statistics, strict=True)]
     gaps = [abs(loss - alone) / alone, torch.stack(apart).norm() / norm, max(moved)]
-    yield {name: [float(g) for g in gaps]}
-
-
-def compare() -> dict[str, list[float]]:
-    """Everything that is compared, in one group: to start processes takes longest."""
-    comparisons = [compare_criteria(), *(compare_network(*case) for case in NETWORKS)]
-    for comparison in comparisons:
-        next(comparison)
-    with process_group("cpu"):
-        return {key: gap for comparison in comparisons for key, gap in next(comparison).items()}
+    return [float(gap) for gap in gaps]
 
 
 @pytest.fixture(scope="session")  # a module's would be made again when its tests change hands
 def gaps(in_ranks) -> list[dict[str, list[float]]]:
     """By process."""
-    return in_ranks(compare)
+    return in_ranks(compare_criteria)
 
 
 @pytest.mark.parametrize("parts", ["", " in parts"])
@@ -275,7 +266,7 @@ def test_criteria_divide_by_the_counts_of_all(gaps, name, crowd, parts):
         assert gradient < 1e-6
 
 
-@pytest.mark.parametrize("name", [name for name, *_ in NETWORKS])
-def test_two_processes_with_half_the_images_are_one_with_all(gaps, name):
-    for own in gaps:
-        assert max(own[name]) < 1e-5
+@pytest.mark.parametrize(("name", "side", "count"), NETWORKS)
+def test_two_processes_with_half_the_images_are_one_with_all(in_ranks, name, side, count):
+    for gaps in in_ranks(compare_network, name, side, count):
+        assert max(gaps) < 1e-5
