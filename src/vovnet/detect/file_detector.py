@@ -1,6 +1,6 @@
 """A detector whose network stands in a file of another runtime; it needs no torch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ import numpy as np
 
 from vovnet.detect.engine import import_tensorrt, open_engine
 from vovnet.detect.found import Found
-from vovnet.detect.options import CONF, IOU, MAX_DET, Options
-from vovnet.detect.run import Pictures, detect
+from vovnet.detect.options import MAX_DET, Options
+from vovnet.detect.run import AnyDetector
 from vovnet.detect.sessions import Session, open_litert, open_ncnn, open_onnxruntime, open_openvino
 from vovnet.detect.sidecar import Sidecar
 from vovnet.detect.suppress import COMPETING, best_found, best_of, first
@@ -20,8 +20,8 @@ from vovnet.limits import usable_cores
 FILE_RUNTIMES = ("onnxruntime", "openvino", "ncnn", "tensorrt", "litert", "eager")
 
 
-class FileDetector:
-    """What `vovnet export` wrote, as a detector: see `vovnet.detect.run.AnyDetector`.
+class FileDetector(AnyDetector):
+    """What `vovnet export` wrote, as a detector.
 
     It may be called by several threads at once. `version` is that of the runtime's package.
     """
@@ -36,21 +36,6 @@ class FileDetector:
         self.version = session.version
         self.metadata: dict[str, Any] = sidecar.to_dict()
         self.session = session
-
-    def detect(
-        self,
-        images: Pictures,
-        conf: float = CONF,
-        iou: float = IOU,
-        *,
-        max_det: int | None = None,
-        classes: Iterable[str | int] | None = None,
-        agnostic: bool = False,
-        bgr: bool = False,
-    ) -> Any:
-        """`Detections` of a picture, or a list for several; see `vovnet.detect.run.detect`."""
-        options: dict[str, Any] = {"max_det": max_det, "classes": classes, "agnostic": agnostic}
-        return detect(self, images, conf, iou, bgr=bgr, **options)
 
     def find(self, pixels: np.ndarray, how: Options) -> list[Found]:
         """What is found in inputs N×H×W×3 uint8, in their pixels."""

@@ -1,6 +1,6 @@
 """A detector: a network with the values that belong to it, and the two ways to decode one."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,8 +13,8 @@ from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances, decode_offsets
 from vovnet.boxes.nms import best_pairs, likely_rows, suppress
 from vovnet.detect.found import Found as FoundArrays
-from vovnet.detect.options import CONF, IOU, Options
-from vovnet.detect.run import Pictures, detect
+from vovnet.detect.options import Options
+from vovnet.detect.run import AnyDetector
 from vovnet.input_spec import InputSpec
 from vovnet.losses.target import Target
 from vovnet.losses.term import Term, means
@@ -44,7 +44,7 @@ Criterion = Callable[[Any, Sequence[Target], tuple[int, int]], dict[str, Term]]
 Decoder = Callable[[Any, tuple[int, int], Options], list[Found]]
 
 
-class Detector(nn.Module):
+class Detector(AnyDetector, nn.Module):
     """Network, criterion, decoder, input and class names under one roof.
 
     `forward` is the network's: one dense tensor N×3×H×W in (see `InputSpec.normalize`), one named
@@ -129,24 +129,6 @@ class Detector(nn.Module):
         device = next(self.network.parameters()).device
         outputs = self.network(self.normalize(torch.from_numpy(pixels).to(device)))
         return [found.arrays() for found in self.decode(outputs, self.input_spec.size, how)]
-
-    def detect(
-        self,
-        images: Pictures,
-        conf: float = CONF,
-        iou: float = IOU,
-        *,
-        max_det: int | None = None,
-        classes: Iterable[str | int] | None = None,
-        agnostic: bool = False,
-        bgr: bool = False,
-    ) -> Any:
-        """`Detections` of a picture, or a list of them for several; see `vovnet.detect.run.detect`.
-
-        Raises ValueError in training mode.
-        """
-        options: dict[str, Any] = {"max_det": max_det, "classes": classes, "agnostic": agnostic}
-        return detect(self, images, conf, iou, bgr=bgr, **options)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from vovnet.data.finding import Action, Finding
-from vovnet.data.folder import Folder, below, leaves, walk_files
+from vovnet.data.folder import below, leaves, walk_files
+from vovnet.data.formats.reading import Reading
 from vovnet.data.frame import Size
 from vovnet.data.raw import RawBox, RawImage, RawSet, numbers, split_rank
 from vovnet.errors import DataError
@@ -97,30 +97,11 @@ def _is_annotation(path: Path) -> bool:
 
 
 @dataclass
-class _Reading:
+class _Reading(Reading):
     """What is being read: each annotation once, however many splits list it."""
 
-    root: Path
-    findings: list[Finding] = field(default_factory=list)
-    folders: dict[Path, Folder] = field(default_factory=dict)
     read: dict[str, RawImage | None] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
-
-    def tell(
-        self,
-        id_: str,
-        what: str,
-        split: str = "",
-        image: str = "",
-        number: int | None = None,
-        action: Action = "",
-    ) -> None:
-        self.findings.append(Finding(id_, what, split, one_line(image), number, action))
-
-    def folder(self, place: Path) -> Folder:
-        if place not in self.folders:
-            self.folders[place] = Folder(place, self.root)
-        return self.folders[place]
 
 
 def read_voc(root: Path, wanted: Sequence[str] = ()) -> RawSet:
@@ -182,7 +163,7 @@ def _listing(place: VocSplit) -> list[str]:
 
 def _stem(line: str, place: VocSplit, reading: _Reading) -> str:
     """The id in a line of a list, which may be quoted, marked, or the path of a picture."""
-    root = reading.root
+    root = reading.home
     text, *mark = line.strip().rsplit(maxsplit=1)[:2] if line.strip() else [""]
     marked = bool(mark) and mark[0] in _MARKS
     if marked and not leaves(line) and reading.folder(place.annotations).has(f"{line.strip()}.xml"):
@@ -199,7 +180,7 @@ def _stem(line: str, place: VocSplit, reading: _Reading) -> str:
 
 def _key(reading: _Reading, place: VocSplit, stem: str) -> str:
     """What an annotation is known by in the whole set: its path below `Annotations`."""
-    flat = place.annotations == place.pictures != reading.root
+    flat = place.annotations == place.pictures != reading.home
     return f"{place.annotations.name}/{stem}" if flat else stem
 
 

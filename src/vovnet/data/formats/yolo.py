@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vovnet.data.finding import Action, Finding
-from vovnet.data.folder import Folder, below, walk_files
+from vovnet.data.folder import below, walk_files
+from vovnet.data.formats.reading import Reading
 from vovnet.data.formats.yolo_lines import hold_key_points, read_line
 from vovnet.data.raw import RawBox, RawImage, RawSet
 from vovnet.data.yaml_file import read_yaml
@@ -163,34 +163,15 @@ def label_place(base: Path, image: PurePosixPath, home: Path) -> tuple[Path, Pur
 
 
 @dataclass
-class _Reading:
-    """What is being read; `names` by class number, empty where the set has none."""
+class _Reading(Reading):
+    """What is being read below `root`; `names` by class number, empty where the set has none."""
 
-    home: Path
-    root: Path
+    root: Path = Path()
     names: dict[int, str] = field(default_factory=dict)
     key_points: tuple[int, int] | None = None
     outlines: bool = False  # the YAML says that lines of many numbers are polygons
     splits: dict[str, list[Path]] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    folders: dict[Path, Folder] = field(default_factory=dict)
     labels: dict[Path, Path] = field(default_factory=dict)  # and where the first image of each is
-
-    def tell(
-        self,
-        id_: str,
-        what: str,
-        split: str = "",
-        image: str = "",
-        number: int | None = None,
-        action: Action = "",
-    ) -> None:
-        self.findings.append(Finding(id_, what, split, one_line(image), number, action))
-
-    def folder(self, root: Path) -> Folder:
-        if root not in self.folders:
-            self.folders[root] = Folder(root, self.home)
-        return self.folders[root]
 
 
 def read_yolo(source: Path, wanted: Sequence[str] = (), names: Sequence[str] = ()) -> RawSet:
@@ -231,7 +212,7 @@ def _open(source: Path, names: Sequence[str]) -> _Reading:
     """The places and the class names of a set."""
     file = find_yaml(source)
     home = source if file is None else file.parent
-    reading = _Reading(home, home)
+    reading = _Reading(home, root=home)
     config = _config(reading, file)
     if file is None or not config:
         reading.splits = folder_splits(home)
