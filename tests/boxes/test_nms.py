@@ -153,11 +153,12 @@ def test_a_wild_box_changes_nothing_for_the_others(far):
     assert torch.equal(beside[0], torch.cat([alone[0], wild]))
 
 
+@pytest.mark.parametrize("iou", [0.5, 0.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_boxes_that_are_not_finite_are_dropped(bad):
+def test_boxes_that_are_not_finite_are_dropped_and_hide_none(bad, iou):
     boxes = torch.tensor([[bad, 0.0, 10.0, 10.0], [0.0, 0, 10, 10], [0.0, 0, 10, 11]])
     scores = torch.tensor([[0.9], [0.8], [0.7]])
-    found, values, _ = select(boxes, scores, 0.1, 0.5)
+    found, values, _ = select(boxes, scores, 0.1, iou)
     assert found.tolist() == [[0, 0, 10, 10]]
     assert values.tolist() == pytest.approx([0.8])
 

@@ -67,16 +67,15 @@ def suppress(
     Returns boxes, scores and labels of the wanted classes, best first, at most `how.max_det` of
     them, else `most`, and every box finite.
     """
+    stays = boxes.isfinite().all(1)  # what is not finite is no detection, and hides none
     if how.classes is not None:
-        wanted = torch.isin(pairs.labels, pairs.labels.new_tensor(how.classes))
-        boxes, pairs = boxes[wanted], Pairs(*(part[wanted] for part in pairs))
+        stays &= torch.isin(pairs.labels, pairs.labels.new_tensor(how.classes))
+    boxes, pairs = boxes[stays], Pairs(*(part[stays] for part in pairs))
     # Classes are kept apart by shifting each past all others, in one run of the suppression.
     # In float64 the shifted boxes keep every digit; torchvision's batched_nms rounds them, and
     # loses them beside a box that is far outside the image or has negative coordinates.
     apart = boxes.double().clamp_(-_FAR, _FAR)
     if not how.agnostic:
         apart.add_(pairs.labels[:, None], alpha=3 * _FAR)
-    keep = nms(apart, pairs.scores.double(), how.iou)
-    # A NaN overlaps nothing, and an infinite side too much to count: they suppressed no other.
-    keep = keep[boxes[keep].isfinite().all(1)][: how.max_det or most]
+    keep = nms(apart, pairs.scores.double(), how.iou)[: how.max_det or most]
     return boxes[keep], pairs.scores[keep], pairs.labels[keep]
