@@ -1,29 +1,20 @@
 """The body of a request, read no further than it may go."""
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, Awaitable
 from typing import TypeVar
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from vovnet.serve.form import Part, read_form
 from vovnet.serve.limits import Limits
 from vovnet.serve.refusal import Refusal
 from vovnet.serve.service import Upload
-from vovnet.text import one_line, short
+from vovnet.text import short
 
 _Result = TypeVar("_Result")
 _FIELD = "image"
-_FIELDS = 16  # of a form that are no pictures; they are refused, one by one
-
-
-class _InMemory(MultiPartParser):
-    """Pictures never go to the disk: it may be read-only, and the body's limit bounds them."""
-
-    spool_max_size = sys.maxsize
 
 
 async def read_pictures(request: Request, limits: Limits) -> list[Upload]:
@@ -45,32 +36,24 @@ async def _whole(request: Request, most: int) -> bytes:
 
 async def _of_form(request: Request, limits: Limits) -> list[Upload]:
     chunks = _chunks(request, limits.max_bytes)
-    parser = _InMemory(
-        request.headers, chunks, max_files=limits.queue, max_fields=_FIELDS, max_part_size=1000
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        message = f"the form is malformed ({one_line(error.message)}); send multipart/form-data"
-        raise Refusal(400, "malformed", message) from None
-    uploads = [await _upload(name, value) for name, value in form.multi_items()]
-    await form.close()
-    if not uploads:
+    parts = await read_form(request.headers["content-type"], chunks, limits.queue)
+    if not parts:
         message = "the form holds no picture; send one in the field image: curl -F image=@FILE"
         raise Refusal(422, "malformed", message)
-    return uploads
+    return [_upload(part) for part in parts]
 
 
-async def _upload(name: str, value: UploadFile | str) -> Upload:
-    if name != _FIELD:
+def _upload(part: Part) -> Upload:
+    if part.name != _FIELD:
         message = (
-            f"unknown field {short(name)}; pictures go in the field image, options in the query"
+            f"unknown field {short(part.name)}; pictures go in the field image, options in the "
+            "query"
         )
         raise Refusal(422, "malformed", message)
-    if isinstance(value, str):
+    if part.filename is None:
         message = "the field image is no file; send it with a file name: curl -F image=@FILE"
         raise Refusal(422, "malformed", message)
-    return Upload(await value.read(), value.filename or _FIELD)
+    return Upload(part.data, part.filename or _FIELD)
 
 
 async def _chunks(request: Request, most: int) -> AsyncGenerator[bytes, None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -61,7 +62,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        number = getattr(error, "errno", None) or 0  # errors of addresses have numbers below 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         message = f"--host {host} --port {port}: cannot be had ({reason}); give another"
         raise VovnetError(message) from None
 
@@ -70,7 +72,7 @@ def make_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
     """A server for an application of `create_app`; `run(sockets=[...])` serves until a signal."""
     import uvicorn
 
-    class Server(uvicorn.Server):
+    class _Orderly(uvicorn.Server):
         """Tells its clients that it ends before it does."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -98,4 +100,4 @@ def make_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
         # A body may take one time limit to arrive, its answer another.
         timeout_graceful_shutdown=math.ceil(2 * limits.timeout) + 5,
     )
-    return Server(config)
+    return _Orderly(config)
