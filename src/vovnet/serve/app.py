@@ -91,7 +91,8 @@ def _add_refusals(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:
         message = "this is a bug in vovnet; its log tells more"
-        return refuse(Refusal(500, "bug", message))
+        # The server logs the error and ends the connection: a next request would be lost on it.
+        return refuse(Refusal(500, "bug", message, {"Connection": "close"}))
 
 
 def explain(error: RequestValidationError) -> str:
