@@ -58,12 +58,14 @@ def serve(
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket for the server; port 0 is a free one. Raises `VovnetError`."""
+    if not 0 <= port <= 65535:
+        raise VovnetError(f"--port {port}: must lie in 0..65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None) or 0  # errors of addresses have numbers below 0
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
+    except OSError as error:
+        number = error.errno or 0  # those of names of hosts are below 0
+        reason = os.strerror(number) if number > 0 else error.strerror
         message = f"--host {host} --port {port}: cannot be had ({reason}); give another"
         raise VovnetError(message) from None
 
