@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from vovnet.serve.run import bind
+
 
 @contextmanager
 def running(*options: str) -> Iterator[tuple[subprocess.Popen, str]]:
@@ -88,10 +90,17 @@ def test_usage(refused):
     assert "unknown" in refused("serve", "--weights", "unicorn")
 
 
-def test_a_port_that_is_taken(refused):
-    from vovnet.serve.run import bind
+def test_answers_are_not_held_back():
+    """asyncio turns Nagle's algorithm off for sockets that name their protocol only."""
+    with bind("127.0.0.1", 0) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
 
+
+def test_a_port_that_is_taken(refused):
     with bind("127.0.0.1", 0) as taken:
+        taken.listen()
         port = taken.getsockname()[1]
         line = refused("serve", "--port", port, "--runtime", "onnxruntime")
     assert f"--host 127.0.0.1 --port {port}: cannot be had (Address already in use)" in line

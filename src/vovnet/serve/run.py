@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _DRAIN = 1.0  # seconds in which clients with a connection learn that it ends
+_BACKLOG = 2048  # connections that wait to be taken
 _KEEP_ALIVE = 75  # seconds; longer than proxies keep theirs, which else meet a closed one
 
 
@@ -50,6 +51,7 @@ def serve(
     app = create_app(detector, limits, keys=keys, origins=origins)
     with bind(host, port) as listener:
         app.state.service.warm_up()
+        listener.listen(_BACKLOG)  # not before: who is refused asks again, who waits may not
         shown = f"[{host}]" if ":" in host else host
         what = f"{detector.name}, {detector.runtime} {detector.precision}"
         note(f"http://{shown}:{listener.getsockname()[1]} serves {what}")
@@ -61,9 +63,16 @@ def bind(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise VovnetError(f"--port {port}: must lie in 0..65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With its protocol named, for only then asyncio turns Nagle's algorithm off: else the body of
+    # an answer waits 40 ms for the client to acknowledge its head.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        return listener
     except OSError as error:
+        listener.close()
         number = error.errno or 0  # those of names of hosts are below 0
         reason = os.strerror(number) if number > 0 else error.strerror
         message = f"--host {host} --port {port}: cannot be had ({reason}); give another"
@@ -98,6 +107,7 @@ def make_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
         log_level="warning",
         access_log=False,
         server_header=False,
+        backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE,
         # A body may take one time limit to arrive, its answer another.
         timeout_graceful_shutdown=math.ceil(2 * limits.timeout) + 5,
