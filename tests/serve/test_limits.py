@@ -4,12 +4,13 @@ import hashlib
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from copy import copy
 
 import pytest
 
 from vovnet.errors import VovnetError
-from vovnet.serve import Limits
+from vovnet.serve import Limits, batching
 from vovnet.serve.keys import read_keys
 
 
@@ -94,6 +95,36 @@ def test_a_slow_body_is_given_up(serve):
         assert answer.startswith(b"HTTP/1.1 408")
         while slow.recv(10_000):  # until it is closed
             pass
+
+
+def test_no_more_bodies_arrive_at_once_than_fit(serve, files):
+    client = serve(Limits(queue=2))
+    address = (client.base_url.host, client.base_url.port)
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
+        for one in slow:
+            one.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx")
+        time.sleep(0.3)
+        answer = client.post("/v1/predict", content=files["cat.jpg"])
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        slow[0].sendall(b"y" * 8)
+        assert slow[0].recv(1000).startswith(b"HTTP/1.1 422")
+        assert client.post("/v1/predict", content=files["cat.jpg"]).status_code == 200
+
+
+def test_a_network_that_hangs_is_told_by_its_health(serve, held, files, monkeypatch):
+    monkeypatch.setattr(batching, "STUCK", 0.2)
+    client = serve(Limits(), detector=held.detector)
+    assert client.get("/healthz").status_code == 200
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, "/v1/predict", content=files["cat.jpg"])
+        assert held.entered.acquire(timeout=10)
+        time.sleep(0.3)
+        for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
+            assert client.get(path).status_code == 503
+        held.go.set()
+        assert answer.result().status_code == 200
+    assert client.get("/healthz").status_code == 200
 
 
 def test_a_client_that_leaves_is_no_error(serve, metric, wait_until):

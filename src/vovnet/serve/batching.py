@@ -14,6 +14,7 @@ from vovnet.errors import VovnetError, is_out_of_memory
 from vovnet.serve.metrics import Metrics
 from vovnet.serve.refusal import Refusal
 
+STUCK = 120.0  # seconds after which a batch will never come back
 Find = Callable[[np.ndarray, Options], Sequence[Found]]
 
 
@@ -51,6 +52,7 @@ class Batcher:
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "network")
         self._worker: asyncio.Task[None] | None = None
+        self._computing_since: float | None = None
         self.seconds_an_image = 0.0  # as of late; 0 before the first
 
     def start(self) -> None:
@@ -66,8 +68,10 @@ class Batcher:
 
     @property
     def works(self) -> bool:
-        """Whether what is put in will come out."""
-        return self._worker is not None and not self._worker.done()
+        """Whether what is put in will come out; not if a batch takes longer than any can."""
+        since = self._computing_since
+        stuck = since is not None and perf_counter() - since > STUCK
+        return self._worker is not None and not self._worker.done() and not stuck
 
     def waiting(self) -> int:
         """Inputs before the network."""
@@ -107,12 +111,15 @@ class Batcher:
         if not jobs:  # their clients have given up
             return
         loop, started = asyncio.get_running_loop(), perf_counter()
+        self._computing_since = started
         try:
             pixels = np.stack([job.pixels for job in jobs])
             found = await loop.run_in_executor(self._thread, self._find, pixels, how)
         except Exception as error:
             _fail(jobs, error)
             return
+        finally:
+            self._computing_since = None
         seconds = perf_counter() - started
         self._learn(seconds / len(jobs))
         self._metrics.batches.observe(len(jobs))

@@ -1,8 +1,9 @@
 """The body of a request, read no further than it may go."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import closing
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -10,24 +11,24 @@ from starlette.requests import ClientDisconnect
 from vovnet.serve.form import Part, read_form
 from vovnet.serve.limits import Limits
 from vovnet.serve.refusal import Refusal
-from vovnet.serve.service import Upload
+from vovnet.serve.service import Service, Upload
 from vovnet.text import short
 
 _Result = TypeVar("_Result")
 _FIELD = "image"
 
 
-async def read_pictures(request: Request, limits: Limits) -> list[Upload]:
+async def read_pictures(request: Request, service: Service) -> list[Upload]:
     """The pictures of a request: the fields `image` of a form, or else the body itself."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _in_time(_of_form(request, limits), limits)
-    return [Upload(await read_body(request, limits))]
+        return await _in_time(_of_form(request, service.limits), service)
+    return [Upload(await read_body(request, service))]
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """The whole body; raises `Refusal` if it is too long or too slow."""
-    return await _in_time(_whole(request, limits.max_bytes), limits)
+async def read_body(request: Request, service: Service) -> bytes:
+    """The whole body; raises `Refusal` if it is too long or too slow, or one too many."""
+    return await _in_time(_whole(request, service.limits.max_bytes), service)
 
 
 async def _whole(request: Request, most: int) -> bytes:
@@ -80,9 +81,11 @@ def _too_long(most: int) -> Refusal:
     return Refusal(413, "too_large", message, {"Connection": "close"})
 
 
-async def _in_time(reading: Awaitable[_Result], limits: Limits) -> _Result:
-    try:
-        return await asyncio.wait_for(reading, limits.timeout)
-    except asyncio.TimeoutError:
-        message = f"the body did not arrive within {limits.timeout:g} s; send it faster"
-        raise Refusal(408, "slow_body", message, {"Connection": "close"}) from None
+async def _in_time(reading: Coroutine[Any, Any, _Result], service: Service) -> _Result:
+    seconds = service.limits.timeout
+    with closing(reading), service.reading():
+        try:
+            return await asyncio.wait_for(reading, seconds)
+        except asyncio.TimeoutError:
+            message = f"the body did not arrive within {seconds:g} s; send it faster"
+            raise Refusal(408, "slow_body", message, {"Connection": "close"}) from None

@@ -53,7 +53,7 @@ class Service:
     def __init__(self, detector: AnyDetector, limits: Limits) -> None:
         self.detector, self.limits = detector, limits
         self.draining = False  # told to stop: answers what comes, and is not ready for more
-        self._accepted = self._coming = 0
+        self._accepted = self._coming = self._bodies = 0
         self.metrics = Metrics(lambda: self._batcher.waiting(), lambda: self._accepted)
         self._batcher = Batcher(
             detector.find, limits.batch, limits.wait_ms / 1e3, lambda: self._coming, self.metrics
@@ -96,6 +96,19 @@ class Service:
             raise Refusal(504, "timeout", message) from None
         self.metrics.observe("total", perf_counter() - started)
         return result
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While a body arrives: as many at a time as pictures are accepted, for memory's sake."""
+        if self._bodies >= self.limits.queue:
+            message = f"{self._bodies} others are sending already; try again in 1 s"
+            headers = {"Retry-After": "1", "Connection": "close"}
+            raise Refusal(503, "full", message, headers)
+        self._bodies += 1
+        try:
+            yield
+        finally:
+            self._bodies -= 1
 
     @contextmanager
     def room(self, count: int) -> Iterator[None]:
