@@ -1,5 +1,6 @@
 """`vovnet serve` as a process: it says where it is, and told to stop it answers what it took."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -20,11 +21,14 @@ from vovnet.serve.run import bind
 def running(*options: str) -> Iterator[tuple[subprocess.Popen, str]]:
     """The process and its address."""
     command = [sys.executable, "-m", "vovnet", "serve", "--port", "0", "--runtime", "onnxruntime"]
-    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "--json", *options], **pipes) as process:
         try:
-            line = process.stderr.readline()
-            assert line.startswith("vovnet: http://"), line
-            yield process, line.split()[1]
+            facts = json.loads(process.stdout.readline())
+            url = facts.pop("url")
+            assert url.startswith("http://127.0.0.1:")
+            assert facts == {"model": "vovdet_nano", "runtime": "onnxruntime", "precision": "fp32"}
+            yield process, url
         finally:
             process.kill()
 

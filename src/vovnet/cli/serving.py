@@ -1,11 +1,12 @@
 """The verb serve."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from vovnet.cli._options import Choice, Many
+from vovnet.cli._options import Choice, Json, Many
 from vovnet.cli._print import note
 from vovnet.serve import Limits
 
@@ -20,6 +21,7 @@ def serve(
     port: int = 8000,
     api_key_file: Path | None = None,
     cors: Annotated[list[str] | None, Many] = None,
+    as_json: Json = False,
 ) -> None:
     """Serve a detector over HTTP: JSON, annotated pictures, the Open Inference Protocol, a page.
 
@@ -48,4 +50,13 @@ def serve(
     elif host not in _HERE:
         note(f"--host {host}: anyone who reaches it may ask; --api-key-file asks for a key")
     detector = choice.resolved().load()
-    run_server(detector, limits, host=host, port=port, keys=keys, origins=cors or (), note=note)
+    tell = _tell_json if as_json else _tell
+    run_server(detector, limits, host=host, port=port, keys=keys, origins=cors or (), started=tell)
+
+
+def _tell(facts: dict[str, str]) -> None:
+    note("{url} serves {model}, {runtime} {precision}".format(**facts))
+
+
+def _tell_json(facts: dict[str, str]) -> None:
+    print(json.dumps(facts), flush=True)  # whoever started it waits for this line

@@ -39,11 +39,11 @@ def serve(
     port: int = 8000,
     keys: tuple[bytes, ...] = (),
     origins: Sequence[str] = (),
-    note: Callable[[str], None] = print,
+    started: Callable[[dict[str, str]], None] = print,
 ) -> None:
     """Serve until SIGTERM or Control-C; all that was accepted by then is answered.
 
-    `note` is told where. Raises `VovnetError` if the port cannot be had.
+    `started` is told where it is and what it serves, once it answers. Raises `VovnetError` if the port cannot be had.
     """
     need_packages()
     from vovnet.serve.app import create_app
@@ -53,8 +53,8 @@ def serve(
         app.state.service.warm_up()
         listener.listen(_BACKLOG)  # not before: who is refused asks again, who waits may not
         shown = f"[{host}]" if ":" in host else host
-        what = f"{detector.name}, {detector.runtime} {detector.precision}"
-        note(f"http://{shown}:{listener.getsockname()[1]} serves {what}")
+        facts = {"url": f"http://{shown}:{listener.getsockname()[1]}", "model": detector.name}
+        started(facts | {"runtime": detector.runtime, "precision": detector.precision})
         make_server(app, limits).run(sockets=[listener])
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ class Service:
         return result
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> Generator[None, None, None]:
         """While a body arrives: as many at a time as pictures are accepted, for memory's sake."""
         if self._bodies >= self.limits.queue:
             message = f"{self._bodies} others are sending already; try again in 1 s"
@@ -111,7 +111,7 @@ class Service:
             self._bodies -= 1
 
     @contextmanager
-    def room(self, count: int) -> Iterator[None]:
+    def room(self, count: int) -> Generator[None, None, None]:
         """A place for each of a request's pictures, from here until it is answered."""
         most = self.limits.queue
         if count > most:
