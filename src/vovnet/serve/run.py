@@ -43,7 +43,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Control-C; all that was accepted by then is answered.
 
-    `started` is told where it is and what it serves, once it answers. Raises `VovnetError` if the port cannot be had.
+    `started` is told where it is and what it serves, once it answers. Raises `VovnetError` if the
+    port cannot be had.
     """
     need_packages()
     from vovnet.serve.app import create_app
