@@ -4,14 +4,15 @@ import inspect
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from vovnet.models.weights import save_detector
 
 keep_freed_memory()  # a suite that takes and gives back as much all the time
 
+CHROMIUM = shutil.which("chromium")
 COLOURS = {"blue": (30, 60, 220), "red": (220, 40, 40)}
 OBJECT = (
     "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>"
@@ -213,3 +215,92 @@ def in_ranks(tmp_path_factory) -> Iterator[Callable[..., list]]:
         server.stdin.close()
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
+
+
+class Browser:
+    """Headless Chromium over its debugging pipe: messages are JSON that end in a zero byte."""
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self.reading, self.writing = os.fdopen(reading, "rb"), os.fdopen(writing, "wb")
+        self.events: list[dict[str, Any]] = []
+        self.session: str | None = None
+        self.last = 0
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self.last += 1
+        message = {"id": self.last, "method": method, "params": params}
+        if self.session is not None:
+            message["sessionId"] = self.session
+        self.writing.write(json.dumps(message).encode() + b"\0")
+        self.writing.flush()
+        while (answer := self._next()).get("id") != self.last:
+            self.events.append(answer)
+        return answer["result"]
+
+    def wait_for(self, method: str) -> None:
+        while all(event["method"] != method for event in self.events):
+            self.events.append(self._next())
+
+    def _next(self) -> dict[str, Any]:
+        data = bytearray()
+        while (byte := self.reading.read(1)) != b"\0":
+            assert byte, "the browser is gone"
+            data += byte
+        return json.loads(data)
+
+    def evaluate(self, expression: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return answer["result"].get("value")
+
+    def open(self, url: str) -> None:
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self.session = attached["sessionId"]
+        for domain in ("Network", "Runtime", "Log", "Page"):
+            self.call(f"{domain}.enable")
+        self.call("Page.navigate", url=url)
+        self.wait_for("Page.loadEventFired")
+        self.evaluate("1")  # what was still on its way has arrived
+
+    def requests(self) -> list[str]:
+        sent = [e for e in self.events if e["method"] == "Network.requestWillBeSent"]
+        return [event["params"]["request"]["url"] for event in sent]
+
+    def complaints(self) -> list[str]:
+        kinds = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        return [json.dumps(event["params"]) for event in self.events if event["method"] in kinds]
+
+
+@contextmanager
+def _chromium(profile: Path, *more: str) -> Iterator[Browser]:
+    command_read, command_write = os.pipe()
+    answer_read, answer_write = os.pipe()
+    flags = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe --no-first-run"
+    flags = " ".join((flags, "--disable-background-networking --disable-component-update", *more))
+    line = f'exec "$0" {flags} --user-data-dir="$1" 3<&{command_read} 4>&{answer_write}'
+    with subprocess.Popen(
+        ["bash", "-c", line, CHROMIUM, profile],
+        pass_fds=(command_read, answer_write),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        os.close(command_read)
+        os.close(answer_write)
+        chromium = Browser(answer_read, command_write)
+        try:
+            yield chromium
+            chromium.session = None
+            chromium.call("Browser.close")
+        finally:
+            process.kill()
+            chromium.reading.close()
+            chromium.writing.close()
+
+
+@pytest.fixture
+def browser(tmp_path) -> Callable[..., Any]:
+    """A context with a headless browser: `with browser(*flags) as chromium`."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    return lambda *flags: _chromium(tmp_path / "profile", *flags)

@@ -170,6 +170,14 @@ def test_what_needs_torch_says_so(cli, arguments, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_serve_says_what_brings_it(cli, tmp_path):
+    outcome = cli("serve", cwd=tmp_path)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr == (
+        "vovnet: fastapi is not installed; install it with: pip install 'vovnet[serve]'\n"
+    )
+
+
 def test_python_says_so_too(light, tmp_path):
     outcome = light("from vovnet import create_model", cwd=tmp_path)
     assert outcome.stderr.splitlines()[-1] == f"vovnet.errors.MissingExtraError: {TORCH}"

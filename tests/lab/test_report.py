@@ -1,14 +1,8 @@
 """The report: what the page says, where things are drawn, and that a browser opens it in peace."""
 
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +17,6 @@ from vovnet.lab.report.figures import layer_bars, scatters
 from vovnet.lab.report.layout import Mark, Text, lay_out, sections
 from vovnet.lab.report.scale import Scale, span, spread, ticks
 
-CHROMIUM = shutil.which("chromium")
 EVIL = '<script>document.title = "taken"</script><img src="http://example.invalid/x">'
 
 
@@ -257,95 +250,13 @@ def test_pictures(rows, tmp_path):
 # ---- a browser
 
 
-class Browser:
-    """Headless Chromium over its debugging pipe: messages are JSON that end in a zero byte."""
-
-    def __init__(self, reading: int, writing: int) -> None:
-        self.reading, self.writing = os.fdopen(reading, "rb"), os.fdopen(writing, "wb")
-        self.events: list[dict[str, Any]] = []
-        self.session: str | None = None
-        self.last = 0
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        self.last += 1
-        message = {"id": self.last, "method": method, "params": params}
-        if self.session is not None:
-            message["sessionId"] = self.session
-        self.writing.write(json.dumps(message).encode() + b"\0")
-        self.writing.flush()
-        while (answer := self._next()).get("id") != self.last:
-            self.events.append(answer)
-        return answer["result"]
-
-    def wait_for(self, method: str) -> None:
-        while all(event["method"] != method for event in self.events):
-            self.events.append(self._next())
-
-    def _next(self) -> dict[str, Any]:
-        data = b""
-        while (byte := self.reading.read(1)) != b"\0":
-            assert byte, "the browser is gone"
-            data += byte
-        return json.loads(data)
-
-    def evaluate(self, expression: str) -> Any:
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        return answer["result"].get("value")
-
-    def open(self, path: Path) -> None:
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self.session = attached["sessionId"]
-        for domain in ("Network", "Runtime", "Log", "Page"):
-            self.call(f"{domain}.enable")
-        self.call("Page.navigate", url=path.as_uri())
-        self.wait_for("Page.loadEventFired")
-        self.evaluate("1")  # what was still on its way has arrived
-
-    def requests(self) -> list[str]:
-        sent = [e for e in self.events if e["method"] == "Network.requestWillBeSent"]
-        return [event["params"]["request"]["url"] for event in sent]
-
-    def complaints(self) -> list[str]:
-        kinds = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
-        return [json.dumps(event["params"]) for event in self.events if event["method"] in kinds]
-
-
-@contextmanager
-def browser(profile: Path) -> Iterator[Browser]:
-    command_read, command_write = os.pipe()
-    answer_read, answer_write = os.pipe()
-    flags = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe --no-first-run"
-    flags += " --disable-background-networking --disable-component-update"
-    line = f'exec "$0" {flags} --user-data-dir="$1" 3<&{command_read} 4>&{answer_write}'
-    with subprocess.Popen(
-        ["bash", "-c", line, CHROMIUM, profile],
-        pass_fds=(command_read, answer_write),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        os.close(command_read)
-        os.close(answer_write)
-        chromium = Browser(answer_read, command_write)
-        try:
-            yield chromium
-            chromium.session = None
-            chromium.call("Browser.close")
-        finally:
-            process.kill()
-            chromium.reading.close()
-            chromium.writing.close()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_a_browser_opens_it_without_error_or_request(rows, tmp_path):
+def test_a_browser_opens_it_without_error_or_request(rows, browser, tmp_path):
     page = tmp_path / "report.html"
     write_report(page, rows, layers={"vovnet39": layers("stem", "stage2")})
     broken = tmp_path / "broken.html"
     broken.write_text("<script>throw 1</script><img src='http://localhost:9/x.png'>")
-    with browser(tmp_path / "profile") as chromium:
-        chromium.open(page)
+    with browser() as chromium:
+        chromium.open(page.as_uri())
         assert chromium.requests() == [page.as_uri()]
         assert chromium.complaints() == []
         assert chromium.evaluate("document.title") == "vovnet bench"
@@ -359,6 +270,6 @@ def test_a_browser_opens_it_without_error_or_request(rows, tmp_path):
         assert times == ["9.00", "30.0", "40.0", "50.0", "70.0", "ncnn:"]  # failed ones last
         # The net has no holes: it catches a page that errs and asks.
         chromium.session, chromium.events = None, []
-        chromium.open(broken)
+        chromium.open(broken.as_uri())
         assert len(chromium.requests()) == 2
         assert chromium.complaints()

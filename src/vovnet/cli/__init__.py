@@ -21,6 +21,7 @@ from vovnet.cli.exporting import export
 from vovnet.cli.networks import convert, count, env, fetch, models
 from vovnet.cli.picking import pick
 from vovnet.cli.predicting import predict
+from vovnet.cli.serving import serve
 from vovnet.cli.studying import study
 from vovnet.cli.training import train, val
 from vovnet.errors import (
@@ -43,7 +44,7 @@ app = App(
     "130 stopped, 1 a bug.",
 )
 for _verb in (
-    *(models, count, bench, doctor, train, val, predict, pick, export, convert, fetch, env),
+    *(models, count, bench, doctor, train, val, predict, serve, pick, export, convert, fetch, env),
 ):
     app.command(_verb)
 app.command(study)

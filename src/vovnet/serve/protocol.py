@@ -1,0 +1,116 @@
+"""The Open Inference Protocol, version 2, which KServe, Triton and their clients speak.
+
+One input, `images`: UINT8 [N, height, width, 3], or BYTES [N], files of pictures in base64. Outputs
+are padded to the most that was found in one of the N: `boxes` FP32 [N, K, 4] in pixels of the
+picture, `scores` FP32 [N, K], `labels` INT64 [N, K] and `count` INT64 [N]; beyond an image's count
+stand zeros.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from vovnet import __version__
+from vovnet.serve.body import read_body
+from vovnet.serve.examples import REFUSALS
+from vovnet.serve.keys import check_key
+from vovnet.serve.refusal import Refusal
+from vovnet.serve.routes import healthz, readyz, service_of
+from vovnet.serve.service import Service
+from vovnet.serve.tensors import as_outputs, read_request
+from vovnet.text import short
+
+v2_open_routes = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+v2_routes = APIRouter(
+    prefix="/v2", tags=["Open Inference Protocol"], dependencies=[Depends(check_key)]
+)
+
+_INFER_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"type": "object"},
+            "example": {
+                "parameters": {"conf": 0.25},
+                "inputs": [
+                    {"name": "images", "datatype": "BYTES", "shape": [1], "data": ["/9j/4AAQ..."]}
+                ],
+            },
+        }
+    },
+}
+
+
+@v2_open_routes.get("")
+async def server() -> dict[str, Any]:
+    """The server's name and version."""
+    return {"name": "vovnet", "version": __version__, "extensions": []}
+
+
+@v2_open_routes.get("/health/live")
+async def live(request: Request) -> dict[str, bool]:
+    """As /healthz."""
+    await healthz(request)
+    return {"live": True}
+
+
+@v2_open_routes.get("/health/ready")
+async def ready(request: Request) -> dict[str, bool]:
+    """As /readyz."""
+    await readyz(request)
+    return {"ready": True}
+
+
+@v2_routes.get("/models/{name}")
+async def model(request: Request, name: str) -> dict[str, Any]:
+    """The model's inputs and outputs."""
+    detector = _service(request, name).detector
+    return {
+        "name": detector.name,
+        "versions": [],
+        "platform": detector.runtime,
+        "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}],
+        "outputs": [
+            {"name": "boxes", "datatype": "FP32", "shape": [-1, -1, 4]},
+            {"name": "scores", "datatype": "FP32", "shape": [-1, -1]},
+            {"name": "labels", "datatype": "INT64", "shape": [-1, -1]},
+            {"name": "count", "datatype": "INT64", "shape": [-1]},
+        ],
+    }
+
+
+@v2_routes.get("/models/{name}/ready")
+async def model_ready(request: Request, name: str) -> dict[str, Any]:
+    """Whether the model is ready."""
+    _service(request, name)
+    await readyz(request)
+    return {"name": name, "ready": True}
+
+
+@v2_routes.post(
+    "/models/{name}/infer",
+    response_class=Response,
+    responses=REFUSALS,
+    openapi_extra={"requestBody": _INFER_BODY},
+)
+async def infer(request: Request, name: str) -> Response:
+    """Find objects in tensors or files of pictures."""
+    service = _service(request, name)
+    body = await read_body(request, service)
+    detector = service.detector
+    given = await service.in_thread(read_request, body, detector.names, service.limits)
+    with service.room(len(given.uploads)):
+
+        async def answer() -> bytes:
+            seen = await service.detect(given.uploads, given.how)
+            return await service.in_thread(as_outputs, detector.name, given, seen)
+
+        return Response(await service.in_time(answer()), media_type="application/json")
+
+
+def _service(request: Request, name: str) -> Service:
+    service = service_of(request)
+    if name != service.detector.name:
+        message = f"no model {short(name)}; here is {service.detector.name}"
+        raise Refusal(404, "no_route", message)
+    return service
