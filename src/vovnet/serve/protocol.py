@@ -96,9 +96,11 @@ async def model_ready(request: Request, name: str) -> dict[str, Any]:
 async def infer(request: Request, name: str) -> Response:
     """Find objects in tensors or files of pictures."""
     service = _service(request, name)
-    body = await read_body(request, service)
     detector = service.detector
-    given = await service.in_thread(read_request, body, detector.names, service.limits)
+    with service.reading():
+        body = await read_body(request, service)
+        given = await service.in_thread(read_request, body, detector.names, service.limits)
+    del body  # what it held is in `given`
     with service.room(len(given.uploads)):
 
         async def answer() -> bytes:

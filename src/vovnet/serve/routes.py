@@ -39,7 +39,8 @@ async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Respons
     service = service_of(request)
     how = asked.options(service.detector.names)
     kind = wanted_type(request.headers.get("accept", ""))
-    uploads = await read_pictures(request, service)
+    with service.reading():
+        uploads = await read_pictures(request, service)
     if kind != JSON and len(uploads) > 1:
         message = f"{len(uploads)} pictures and Accept: {kind}; send one, or accept {JSON}"
         raise Refusal(406, "parameters", message)

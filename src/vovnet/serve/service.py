@@ -99,7 +99,8 @@ class Service:
 
     @contextmanager
     def reading(self) -> Generator[None, None, None]:
-        """While a body arrives: as many at a time as pictures are accepted, for memory's sake."""
+        """While a body arrives and is parsed: as many at a time as pictures are accepted, for the
+        sake of memory."""
         if self._bodies >= self.limits.queue:
             message = f"{self._bodies} others are sending already; try again in 1 s"
             headers = {"Retry-After": "1", "Connection": "close"}
