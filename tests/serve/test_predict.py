@@ -119,7 +119,7 @@ def test_the_description_has_an_example_of_every_answer(server):
 def test_masks_of_a_detector_in_torch(serve, files):
     detector = load_detector("maskrcnn-vovnet19_slim.nuclei")
     client = serve(Limits(), detector=detector)
-    data = pytest.importorskip("skimage.data").human_mitosis()[:200, :300]
+    data = pytest.importorskip("skimage.data").coins()[:200, :300]
     file = io.BytesIO()
     Image.fromarray(data).save(file, "PNG")
     wanted = detector.detect(file.getvalue(), 0.1)
