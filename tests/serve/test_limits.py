@@ -41,18 +41,25 @@ def test_more_pictures_than_ever_fit(serve, files):
 
 def test_time_runs_out(serve, held, files, metric, wait_until):
     """The client is told, its place is free again, and what it waited for is not computed."""
-    client = serve(Limits(timeout=0.5), detector=held.detector)
+    client = serve(Limits(timeout=1.5), detector=held.detector)
     with ThreadPoolExecutor(2) as pool:
-        late = [pool.submit(client.post, "/v1/predict", content=files["cat.jpg"]) for _ in "ab"]
+        late = [pool.submit(client.post, "/v1/predict", content=files["cat.jpg"])]
+        assert held.entered.acquire(timeout=10)
+        late.append(pool.submit(client.post, "/v1/predict", content=files["cat.jpg"]))
         assert [answer.result().status_code for answer in late] == [504, 504]
     assert metric(client, "vovnet_accepted") == 0
     held.go.set()
     wait_until(lambda: metric(client, "vovnet_queue_length") == 0)
     assert client.post("/v1/predict", content=files["cat.jpg"]).status_code == 200
-    assert sum(held.batches) <= 3
+    assert held.batches == [1, 1]  # the first of the late ones, and the last
 
 
 def test_a_long_body_is_refused_by_its_header(server):
+    """Before any of it is sent; clients that send it all the same hear why, too."""
+    with socket.create_connection((server.base_url.host, server.base_url.port)) as long:
+        long.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2000001\r\n\r\n")
+        long.settimeout(10)
+        assert long.recv(10_000).startswith(b"HTTP/1.1 413")
     answer = server.post("/v1/predict", content=b"x" * 2_000_001)
     assert answer.status_code == 413
     assert answer.headers["connection"] == "close"
