@@ -30,6 +30,12 @@ async def read_body(request: Request, service: Service) -> bytes:
     return await _in_time(_whole(request, service.limits.max_bytes), service.limits)
 
 
+async def client_leaves(request: Request) -> None:
+    """Waits until the client of a request whose body is read ends its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _whole(request: Request, most: int) -> bytes:
     return b"".join([chunk async for chunk in _chunks(request, most)])
 
