@@ -1,6 +1,8 @@
 """The image and the manifest fit the service: its options, routes, user and time limits."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,9 @@ def test_the_image_starts_what_there_is(server):
     assert {word[2:] for word in words if word.startswith("--")} <= _options_of("serve")
     path = re.search(r"127\.0\.0\.1:8000(/\w+)", image)[1]
     assert server.get(path).status_code == 200
+
+
+def test_it_serves_without_torch():
+    code = "import sys, vovnet.serve.app; print('torch' in sys.modules)"
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert outcome.stdout == "False\n", outcome.stderr

@@ -41,18 +41,25 @@ def test_more_pictures_than_ever_fit(serve, files):
 
 def test_time_runs_out(serve, held, files, metric, wait_until):
     """The client is told, its place is free again, and what it waited for is not computed."""
-    client = serve(Limits(timeout=0.5), detector=held.detector)
+    client = serve(Limits(timeout=1.5), detector=held.detector)
     with ThreadPoolExecutor(2) as pool:
-        late = [pool.submit(client.post, "/v1/predict", content=files["cat.jpg"]) for _ in "ab"]
+        late = [pool.submit(client.post, "/v1/predict", content=files["cat.jpg"])]
+        assert held.entered.acquire(timeout=10)
+        late.append(pool.submit(client.post, "/v1/predict", content=files["cat.jpg"]))
         assert [answer.result().status_code for answer in late] == [504, 504]
     assert metric(client, "vovnet_accepted") == 0
     held.go.set()
     wait_until(lambda: metric(client, "vovnet_queue_length") == 0)
     assert client.post("/v1/predict", content=files["cat.jpg"]).status_code == 200
-    assert sum(held.batches) <= 3
+    assert held.batches == [1, 1]  # the first of the late ones, and the last
 
 
 def test_a_long_body_is_refused_by_its_header(server):
+    """Before any of it is sent; clients that send it all the same hear why, too."""
+    with socket.create_connection((server.base_url.host, server.base_url.port)) as long:
+        long.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2000001\r\n\r\n")
+        long.settimeout(10)
+        assert long.recv(10_000).startswith(b"HTTP/1.1 413")
     answer = server.post("/v1/predict", content=b"x" * 2_000_001)
     assert answer.status_code == 413
     assert answer.headers["connection"] == "close"
@@ -127,6 +134,25 @@ def test_a_network_that_hangs_is_told_by_its_health(serve, held, files, monkeypa
     assert client.get("/healthz").status_code == 200
 
 
+def test_what_nobody_waits_for_is_not_computed(serve, held, files, metric, wait_until):
+    client = serve(Limits(), detector=held.detector)
+    cat = files["cat.jpg"]
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(cat)}\r\n\r\n".encode()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/predict", content=cat)
+        assert held.entered.acquire(timeout=10)
+        for count in range(3):
+            with socket.create_connection((client.base_url.host, client.base_url.port)) as gone:
+                gone.sendall(head + cat)
+                wait_until(lambda least=count: metric(client, "vovnet_queue_length") > least)
+        wait_until(lambda: metric(client, "vovnet_accepted") == 1)
+        assert 'vovnet_refused_total{reason="gone"} 3.0' in client.get("/metrics").text
+        held.go.set()
+        assert first.result().status_code == 200
+    assert client.post("/v1/predict", content=cat).status_code == 200
+    assert held.batches == [1, 1]
+
+
 def test_a_client_that_leaves_is_no_error(serve, metric, wait_until):
     client = serve(Limits())
     with socket.create_connection((client.base_url.host, client.base_url.port)) as gone:
@@ -173,7 +199,12 @@ def test_no_key_no_body_is_read(serve):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "holds no key"), ("# none\n", "holds no key"), ("short\n", "shorter than 16")],
+    [
+        ("", "holds no key"),
+        ("# none\n", "holds no key"),
+        ("short\n", "shorter than 16"),
+        ("ключ" * 9, "ASCII"),
+    ],
 )
 def test_key_files_that_protect_nothing(tmp_path, text, said):
     (tmp_path / "keys").write_text(text)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from vovnet import __version__
 from vovnet.images import decode_image
+from vovnet.load import load_detector
 from vovnet.serve import Limits
 
 OPTIONS = (
@@ -112,3 +113,22 @@ def test_the_description_has_an_example_of_every_answer(server):
     for status in ("200", "401", "413", "422", "503", "504"):
         assert "example" in predict["responses"][status]["content"]["application/json"]
     assert "/v2/models/{name}/infer" in paths
+
+
+@pytest.mark.slow
+def test_masks_of_a_detector_in_torch(serve, files):
+    detector = load_detector("maskrcnn-vovnet19_slim.nuclei")
+    client = serve(Limits(), detector=detector)
+    data = pytest.importorskip("skimage.data").coins()[:200, :300]
+    file = io.BytesIO()
+    Image.fromarray(data).save(file, "PNG")
+    wanted = detector.detect(file.getvalue(), 0.1)
+    assert len(wanted) > 3
+    assert wanted.masks.any()
+    answer = client.post("/v1/predict?conf=0.1", content=file.getvalue())
+    [row] = answer.json()["results"]
+    assert row["detections"] == wanted.to_dict()
+    answer = client.post("/v1/predict", content=file.getvalue(), headers={"Accept": "image/png"})
+    with Image.open(io.BytesIO(answer.content)) as drawn:
+        whole = decode_image(file.getvalue())[0]
+        assert drawn.tobytes() == detector.detect(file.getvalue()).plot(whole).tobytes()

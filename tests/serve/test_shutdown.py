@@ -91,6 +91,8 @@ def test_a_second_interrupt_ends_it_at_once(files):
 def test_usage(refused):
     assert "--batch 0" in refused("serve", "--batch", "0")
     assert "--api-key-file none: cannot be read" in refused("serve", "--api-key-file", "none")
+    assert "--cors example.org: is no origin" in refused("serve", "--cors", "example.org")
+    assert "is no origin" in refused("serve", "--cors", "https://example.org/")
     assert "unknown" in refused("serve", "--weights", "unicorn")
 
 

@@ -1,6 +1,8 @@
 """The verb serve."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +10,7 @@ from cyclopts import Parameter
 
 from vovnet.cli._options import Choice, Json, Many
 from vovnet.cli._print import note
+from vovnet.errors import VovnetError
 from vovnet.serve import Limits
 
 _HERE = {"127.0.0.1", "localhost", "::1"}
@@ -42,6 +45,7 @@ def serve(
     from vovnet.serve.run import serve as run_server
 
     need_packages()
+    _check_origins(cors or ())
     keys: tuple[bytes, ...] = ()
     if api_key_file is not None:
         from vovnet.serve.keys import read_keys
@@ -52,6 +56,13 @@ def serve(
     detector = choice.resolved().load()
     tell = _tell_json if as_json else _tell
     run_server(detector, limits, host=host, port=port, keys=keys, origins=cors or (), started=tell)
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    """Browsers send scheme, host and port; anything else would match no page."""
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+            raise VovnetError(f"--cors {origin}: is no origin, such as https://example.org")
 
 
 def _tell(facts: dict[str, str]) -> None:

@@ -1,9 +1,8 @@
 """The body of a request, read no further than it may go."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import closing
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Awaitable
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -21,14 +20,20 @@ _FIELD = "image"
 async def read_pictures(request: Request, service: Service) -> list[Upload]:
     """The pictures of a request: the fields `image` of a form, or else the body itself."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        return await _in_time(_of_form(request, service.limits), service)
-    return [Upload(await read_body(request, service))]
+    if kind != "multipart/form-data":
+        return [Upload(await read_body(request, service))]
+    return await _in_time(_of_form(request, service.limits), service.limits)
 
 
 async def read_body(request: Request, service: Service) -> bytes:
-    """The whole body; raises `Refusal` if it is too long or too slow, or one too many."""
-    return await _in_time(_whole(request, service.limits.max_bytes), service)
+    """The whole body; raises `Refusal` if it is too long or too slow."""
+    return await _in_time(_whole(request, service.limits.max_bytes), service.limits)
+
+
+async def client_leaves(request: Request) -> None:
+    """Waits until the client of a request whose body is read ends its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _whole(request: Request, most: int) -> bytes:
@@ -81,11 +86,9 @@ def _too_long(most: int) -> Refusal:
     return Refusal(413, "too_large", message, {"Connection": "close"})
 
 
-async def _in_time(reading: Coroutine[Any, Any, _Result], service: Service) -> _Result:
-    seconds = service.limits.timeout
-    with closing(reading), service.reading():
-        try:
-            return await asyncio.wait_for(reading, seconds)
-        except asyncio.TimeoutError:
-            message = f"the body did not arrive within {seconds:g} s; send it faster"
-            raise Refusal(408, "slow_body", message, {"Connection": "close"}) from None
+async def _in_time(reading: Awaitable[_Result], limits: Limits) -> _Result:
+    try:
+        return await asyncio.wait_for(reading, limits.timeout)
+    except asyncio.TimeoutError:
+        message = f"the body did not arrive within {limits.timeout:g} s; send it faster"
+        raise Refusal(408, "slow_body", message, {"Connection": "close"}) from None

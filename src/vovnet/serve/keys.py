@@ -25,6 +25,8 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
     keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not keys:
         raise VovnetError(f"--api-key-file {path}: holds no key; write one a line")
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise VovnetError(f"--api-key-file {path}: a key is no plain text; headers hold ASCII only")
     if any(len(key) < _SHORTEST for key in keys):
         raise VovnetError(
             f"--api-key-file {path}: a key is shorter than {_SHORTEST} characters; "

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from vovnet import __version__
-from vovnet.serve.body import read_body
+from vovnet.serve.body import client_leaves, read_body
 from vovnet.serve.examples import REFUSALS
 from vovnet.serve.keys import check_key
 from vovnet.serve.refusal import Refusal
@@ -96,16 +96,19 @@ async def model_ready(request: Request, name: str) -> dict[str, Any]:
 async def infer(request: Request, name: str) -> Response:
     """Find objects in tensors or files of pictures."""
     service = _service(request, name)
-    body = await read_body(request, service)
     detector = service.detector
-    given = await service.in_thread(read_request, body, detector.names, service.limits)
+    with service.reading():
+        body = await read_body(request, service)
+        given = await service.in_thread(read_request, body, detector.names, service.limits)
+    del body  # what it held is in `given`
     with service.room(len(given.uploads)):
 
         async def answer() -> bytes:
             seen = await service.detect(given.uploads, given.how)
             return await service.in_thread(as_outputs, detector.name, given, seen)
 
-        return Response(await service.in_time(answer()), media_type="application/json")
+        found = await service.in_time(answer(), client_leaves(request))
+        return Response(found, media_type="application/json")
 
 
 def _service(request: Request, name: str) -> Service:

@@ -8,7 +8,7 @@ from vovnet import __version__
 from vovnet.detect.options import CONF, IOU
 from vovnet.serve.answers import JSON, as_json, as_picture, wanted_type
 from vovnet.serve.asked import Asked
-from vovnet.serve.body import read_pictures
+from vovnet.serve.body import client_leaves, read_pictures
 from vovnet.serve.examples import MODEL, PREDICT, PREDICT_BODY, REFUSALS
 from vovnet.serve.keys import check_key
 from vovnet.serve.metrics import CONTENT_TYPE
@@ -39,7 +39,8 @@ async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Respons
     service = service_of(request)
     how = asked.options(service.detector.names)
     kind = wanted_type(request.headers.get("accept", ""))
-    uploads = await read_pictures(request, service)
+    with service.reading():
+        uploads = await read_pictures(request, service)
     if kind != JSON and len(uploads) > 1:
         message = f"{len(uploads)} pictures and Accept: {kind}; send one, or accept {JSON}"
         raise Refusal(406, "parameters", message)
@@ -51,7 +52,8 @@ async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Respons
                 return await service.in_thread(as_json, service, uploads, seen)
             return await service.in_thread(as_picture, service, uploads[0], seen[0], kind)
 
-        return Response(await service.in_time(answer()), media_type=kind)
+        found = await service.in_time(answer(), client_leaves(request))
+        return Response(found, media_type=kind)
 
 
 @routes.get("/v1/model", responses={200: MODEL})

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,21 +85,39 @@ class Service:
         """Whether new clients should come here."""
         return self.works and not self.draining
 
-    async def in_time(self, work: Awaitable[_Result]) -> _Result:
-        """The result of a request's work, timed; refuses what takes longer than the limit."""
+    async def in_time(
+        self, work: Coroutine[Any, Any, _Result], gone: Coroutine[Any, Any, None]
+    ) -> _Result:
+        """The result of a request's work, timed; refuses what takes longer than the limit.
+
+        `gone` ends when the client leaves: then nobody waits for the answer, and work that is not
+        begun is given up, so that clients who ask again do not find the queue full of the past.
+        """
         started = perf_counter()
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
+        both = (working, leaving)
         try:
-            result = await asyncio.wait_for(work, self.limits.timeout)
-        except asyncio.TimeoutError:
+            await asyncio.wait(
+                both, timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            if working.done():
+                result = working.result()
+                self.metrics.observe("total", perf_counter() - started)
+                return result
+            if leaving.done():
+                raise Refusal(499, "gone", "the client left before it was answered")
             seconds = f"{self.limits.timeout:g} s"
             message = f"not answered within {seconds}; send fewer pictures at a time, or later"
-            raise Refusal(504, "timeout", message) from None
-        self.metrics.observe("total", perf_counter() - started)
-        return result
+            raise Refusal(504, "timeout", message)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
     @contextmanager
     def reading(self) -> Generator[None, None, None]:
-        """While a body arrives: as many at a time as pictures are accepted, for memory's sake."""
+        """While a body arrives and is parsed: as many at a time as pictures are accepted, for the
+        sake of memory."""
         if self._bodies >= self.limits.queue:
             message = f"{self._bodies} others are sending already; try again in 1 s"
             headers = {"Retry-After": "1", "Connection": "close"}
