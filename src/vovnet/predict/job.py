@@ -1,0 +1,280 @@
+"""A job of `vovnet predict`: sources through a detector into every output that is asked for."""
+
+import sys
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vovnet.detect.run import AnyDetector
+from vovnet.detections import Detections
+from vovnet.errors import VovnetError
+from vovnet.files import refuse_replacing
+from vovnet.images.drawing import draw_detections
+from vovnet.predict.appending import AppendFile
+from vovnet.predict.frames import STDIN, Frame, Reading, frames_of
+from vovnet.predict.journal import Journal
+from vovnet.predict.kinds import Kind, kind_of
+from vovnet.predict.names import Names
+from vovnet.predict.row import Given, Row
+from vovnet.predict.sources import Sources
+from vovnet.predict.stream import Look, check_numbers, looked_at, results, row_of
+from vovnet.predict.writers import (
+    CocoResults,
+    Crops,
+    Growing,
+    Item,
+    JsonLines,
+    Labels,
+    Pictures,
+    Table,
+    Videos,
+    Writer,
+)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a job writes, into the folder `out` but for `jsonl`, which is a file or "-"."""
+
+    out: Path | None = None
+    drawn: bool = True
+    jsonl: str | None = None
+    txt: bool = False
+    csv: bool = False
+    coco: bool = False
+    crops: bool = False
+    overwrite: bool = False
+    resume: bool = False
+    labels: str = "auto"
+    line_width: int | None = None
+
+    @property
+    def pictured(self) -> bool:
+        """Whether the whole pictures are needed."""
+        return self.out is not None and (self.drawn or self.crops)
+
+    def growing(self) -> dict[Path, type[Growing]]:
+        """The files that rows are added to."""
+        files: dict[Path, type[Growing]] = {}
+        if self.jsonl not in (None, STDIN):
+            files[Path(str(self.jsonl))] = JsonLines
+        if self.out is not None:
+            files |= {self.out / "detections.csv": Table} if self.csv else {}
+            files |= {self.out / "coco.json": CocoResults} if self.coco else {}
+        return files
+
+
+@dataclass(frozen=True)
+class Taking:
+    """How sources are taken: each `every`-th frame of a video, `batch` pictures at once; live ones
+    with all frames kept or the newest, at most `max_fps` a second. `facts` are the options that
+    decide on results, for `resume`; `tell` is told what happens to live sources."""
+
+    every: int = 1
+    batch: int = 1
+    keep_all: bool = False
+    max_fps: float | None = None
+    whole_videos: bool = False
+    facts: tuple[tuple[str, Any], ...] = ()
+    tell: Callable[[str], None] = lambda line: None
+
+    def __post_init__(self) -> None:
+        check_numbers(every=self.every, batch=self.batch, max_fps=self.max_fps)
+
+
+def run_job(
+    detector: AnyDetector, look: Look, found: Sources, outputs: Outputs, taking: Taking
+) -> Generator[Row, None, None]:
+    """Yield the row of every picture and frame when all of it is written.
+
+    Raises `VovnetError` before anything is done if a file would be replaced that this job did not
+    write, and where a growing file cannot go on. Whatever stops it, what is done is kept.
+    """
+    with ExitStack() as stack:
+        job = _Job(found, outputs, taking, stack)
+        how = Reading(
+            max(detector.input_spec.size),
+            whole=outputs.pictured,
+            every=taking.every,
+            done=job.done,
+            start=job.start,
+        )
+        frames, patient = frames_of(found.files, how), STDIN not in found.files
+        for frame, seen in results(look, frames, batch=taking.batch, patient=patient):
+            yield from job.take(frame, seen)
+        if found.live:
+            from vovnet.predict.live import Live
+
+            live = stack.enter_context(
+                Live(found.live, keep_all=taking.keep_all, max_fps=taking.max_fps, tell=taking.tell)
+            )
+            job.go_live()
+            for frame, seen in looked_at(look, live.batches(taking.batch)):
+                yield from job.take(frame, seen)
+        job.ended()
+
+
+class _Job:
+    """The writers of a job, its journal, and the names of its sources."""
+
+    def __init__(self, found: Sources, outputs: Outputs, taking: Taking, stack: ExitStack) -> None:
+        self._outputs = outputs
+        self._names = Names()
+        self._named: dict[Given, str] = {}  # of what is being read
+        self._live = False
+        self._count = 0
+        self._wrote = False
+        self._journal = self._open_journal(found, taking)
+        if self._journal is not None:
+            stack.callback(self._close_journal)
+            self._count = self._journal.count
+        # Frames of a video are done one by one, unless they become one file.
+        self._by_frame = not (outputs.pictured and outputs.drawn) and not taking.whole_videos
+        self._writers: list[Writer] = []
+        self._growing: list[AppendFile] = []
+        self._open_writers(found, taking, stack)
+
+    def _open_journal(self, found: Sources, taking: Taking) -> Journal | None:
+        outputs = self._outputs
+        kept = outputs.resume and outputs.out is not None
+        journal = None
+        facts = dict(taking.facts)
+        if kept and outputs.out is not None:
+            journal = Journal(outputs.out, facts, resume=True)
+        resumed = journal is not None and journal.resumed
+        if not resumed:
+            self._refuse(found, journal)
+        if journal is None and outputs.out is not None:
+            journal = Journal(outputs.out, facts, resume=False, overwrite=outputs.overwrite)
+        return journal
+
+    def _refuse(self, found: Sources, journal: Journal | None) -> None:
+        """Raise `VovnetError` if something is there already that this job would write."""
+        outputs, names = self._outputs, Names()
+        inputs = [given for given in found.files if isinstance(given, Path)]
+        planned: list[Path] = []
+        for given in found.files:
+            if given == STDIN or outputs.out is None:
+                continue
+            name, video = names.new(given), kind_of(given) is Kind.VIDEO
+            if outputs.drawn:
+                planned.append(outputs.out / f"{name}.{'mp4' if video else 'png'}")
+            if outputs.txt and not video:
+                planned.append(outputs.out / "labels" / f"{name}.txt")
+        option = f"--out {outputs.out}"
+        try:
+            refuse_replacing(option, planned, inputs, overwrite=outputs.overwrite)
+            for path in outputs.growing():
+                option = f"--jsonl {path}" if str(path) == outputs.jsonl else option
+                refuse_replacing(option, [path], inputs, overwrite=outputs.overwrite)
+        except VovnetError:
+            if journal is not None:
+                journal.close(keep=False)
+            raise
+
+    def _open_writers(self, found: Sources, taking: Taking, stack: ExitStack) -> None:
+        outputs = self._outputs
+        out = outputs.out
+        if out is not None:
+            draw = partial(draw_detections, captions=outputs.labels, line_width=outputs.line_width)
+            if outputs.drawn:
+                self._add(stack, Pictures(out, draw))
+                self._add(stack, Videos(out, draw, taking.every, taking.max_fps))
+            if outputs.txt:
+                self._add(stack, Labels(out))
+            if outputs.crops:
+                self._add(stack, Crops(out))
+        growing = outputs.growing()
+        if self._journal is not None:
+            self._journal.begin("", growing)
+        for path, kind in growing.items():
+            mark = self._journal.mark(path) if self._journal else None
+            file = AppendFile(path, kind.head, kind.tail, mark=mark, overwrite=outputs.overwrite)
+            self._growing.append(file)
+            self._add(stack, kind(file))
+        if outputs.jsonl == STDIN:
+            self._add(stack, JsonLines(sys.stdout))
+
+    def _add(self, stack: ExitStack, writer: Writer) -> None:
+        self._writers.append(writer)
+        stack.callback(writer.close)
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close(keep=self._wrote or any(not file.empty for file in self._growing))
+
+    def ended(self) -> None:
+        """Nothing is left to do."""
+        if self._journal is not None and not self._live:
+            self._journal.end()
+
+    def done(self, given: Given) -> bool:
+        """Whether an earlier run has done a source."""
+        return self._journal is not None and self._journal.done(given)
+
+    def start(self, given: Given) -> int:
+        """The first frame of a video that is still to do."""
+        return self._journal.start(given) if self._journal is not None else 0
+
+    def go_live(self) -> None:
+        """What comes now is live."""
+        self._live = True
+        if self._journal is not None:
+            self._journal.live()
+
+    def take(self, frame: Frame, seen: Detections | None) -> Iterable[Row]:
+        """Write a frame, and note that; returns its row, or none of what is none."""
+        name = self._name(frame)
+        if frame.skipped:
+            return ()
+        if frame.end:
+            for writer in self._writers:
+                writer.end()
+            self._finish(frame)
+            return ()
+        self._count += 1
+        row = row_of(frame, seen)
+        item = Item(row, name, self._count, frame.whole, frame.rate, self._live)
+        row = self._write(item)
+        if not frame.video:
+            self._finish(frame)
+        elif self._by_frame and frame.number is not None:
+            self._finish(frame, frame.number)
+        return (row,)
+
+    def _write(self, item: Item) -> Row:
+        row, journal = item.row, self._journal
+        files = [path for writer in self._writers for path in writer.files(item)]
+        if journal is not None and not self._live and files:
+            journal.begin(row.path, files)
+        for writer in self._writers:
+            growing = isinstance(writer, Growing)
+            mine = journal is not None and all(map(journal.owns, writer.files(item)))
+            try:
+                row = writer.write(item._replace(row=row), self._outputs.overwrite or mine)
+            except VovnetError as error:
+                if growing:
+                    raise
+                row = row._replace(error=str(error))
+            else:
+                self._wrote = self._wrote or (not growing and row.detections is not None)
+        return row
+
+    def _finish(self, frame: Frame, number: int | None = None) -> None:
+        if self._journal is None or self._live:
+            return
+        self._journal.count = self._count
+        marks = {str(file.path): file.size() for file in self._growing}
+        self._journal.finish(frame.path, marks, number)
+
+    def _name(self, frame: Frame) -> str:
+        """The name of a source, kept as long as it lasts."""
+        name = self._named.get(frame.path) or self._names.new(frame.path)
+        if frame.end:
+            self._named.pop(frame.path, None)
+        elif frame.video:
+            self._named[frame.path] = name
+        return name
