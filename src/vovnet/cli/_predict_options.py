@@ -34,7 +34,7 @@ class Reads:
 class Writes:
     """What is written beside annotated pictures."""
 
-    jsonl: str | None = None
+    jsonl: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     """A file for lines of JSON, one a picture or frame, as they arise; - is standard output."""
     save_txt: Flag = False
     """Write YOLO's label files, with scores: OUT/labels/NAME.txt."""

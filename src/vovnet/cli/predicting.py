@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +59,7 @@ def predict(
         Write annotated pictures and videos.
     """
     from vovnet.predict import find_sources
-    from vovnet.predict.job import Outputs, Taking, run_job
+    from vovnet.predict.job import Outputs, Taking, open_job
     from vovnet.predict.stream import looker
 
     writes.check(out, as_json=as_json)
@@ -92,8 +92,8 @@ def predict(
             labels=writes.labels,
             line_width=writes.line_width,
         )
-        told = _tell_sources(found)
-        with closing(run_job(detector, look, found, outputs, taking)) as rows:
+        with open_job(found, outputs, taking) as job:
+            told, rows = _tell_sources(found), job.rows(look, max(detector.input_spec.size))
             failed, tried = _print_rows(told, rows, found, as_json, writes.jsonl == "-")
     if folder is not None and failed < tried and not as_json and writes.jsonl != "-":
         print(folder)

@@ -1,14 +1,13 @@
 """A job of `vovnet predict`: sources through a detector into every output that is asked for."""
 
 import sys
-from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vovnet.detect.run import AnyDetector
 from vovnet.detections import Detections
 from vovnet.errors import VovnetError
 from vovnet.files import refuse_replacing
@@ -85,49 +84,28 @@ class Taking:
         check_numbers(every=self.every, batch=self.batch, max_fps=self.max_fps)
 
 
-def run_job(
-    detector: AnyDetector, look: Look, found: Sources, outputs: Outputs, taking: Taking
-) -> Generator[Row, None, None]:
-    """Yield the row of every picture and frame when all of it is written.
+@contextmanager
+def open_job(found: Sources, outputs: Outputs, taking: Taking) -> Iterator["Job"]:
+    """A job that is ready to run; whatever stops it, what is done is kept.
 
     Raises `VovnetError` before anything is done if a file would be replaced that this job did not
-    write, and where a growing file cannot go on. Whatever stops it, what is done is kept.
+    write, or a growing file cannot go on.
     """
     with ExitStack() as stack:
-        job = _Job(found, outputs, taking, stack)
-        how = Reading(
-            max(detector.input_spec.size),
-            whole=outputs.pictured,
-            every=taking.every,
-            done=job.done,
-            start=job.start,
-        )
-        frames, patient = frames_of(found.files, how), STDIN not in found.files
-        for frame, seen in results(look, frames, batch=taking.batch, patient=patient):
-            yield from job.take(frame, seen)
-        if found.live:
-            from vovnet.predict.live import Live
-
-            live = stack.enter_context(
-                Live(found.live, keep_all=taking.keep_all, max_fps=taking.max_fps, tell=taking.tell)
-            )
-            job.go_live()
-            for frame, seen in looked_at(look, live.batches(taking.batch)):
-                yield from job.take(frame, seen)
-        job.ended()
+        yield Job(found, outputs, taking, stack)
 
 
-class _Job:
+class Job:
     """The writers of a job, its journal, and the names of its sources."""
 
     def __init__(self, found: Sources, outputs: Outputs, taking: Taking, stack: ExitStack) -> None:
-        self._outputs = outputs
+        self._found, self._outputs, self._taking, self._stack = found, outputs, taking, stack
         self._names = Names()
         self._named: dict[Given, str] = {}  # of what is being read
         self._live = False
         self._count = 0
         self._wrote = False
-        self._journal = self._open_journal(found, taking)
+        self._journal = self._open_journal(taking)
         if self._journal is not None:
             stack.callback(self._close_journal)
             self._count = self._journal.count
@@ -135,9 +113,34 @@ class _Job:
         self._by_frame = not (outputs.pictured and outputs.drawn) and not taking.whole_videos
         self._writers: list[Writer] = []
         self._growing: list[AppendFile] = []
-        self._open_writers(found, taking, stack)
+        self._open_writers()
 
-    def _open_journal(self, found: Sources, taking: Taking) -> Journal | None:
+    def rows(self, look: Look, side: int) -> Iterator[Row]:
+        """Yield the row of every picture and frame when all of it is written; JPEG files are
+        decoded at the least size that covers `side`."""
+        taking, files = self._taking, self._found.files
+        how = Reading(side, self._outputs.pictured, taking.every, self._done, self._start)
+        frames, patient = frames_of(files, how), STDIN not in files
+        for frame, seen in results(look, frames, batch=taking.batch, patient=patient):
+            yield from self._take(frame, seen)
+        if self._found.live:
+            yield from self._live_rows(look)
+        elif self._journal is not None:
+            self._journal.end()
+
+    def _live_rows(self, look: Look) -> Iterator[Row]:
+        from vovnet.predict.live import Live
+
+        taking = self._taking
+        how = {"keep_all": taking.keep_all, "max_fps": taking.max_fps, "tell": taking.tell}
+        live = self._stack.enter_context(Live(self._found.live, **how))
+        self._live = True
+        if self._journal is not None:
+            self._journal.live()
+        for frame, seen in looked_at(look, live.batches(taking.batch)):
+            yield from self._take(frame, seen)
+
+    def _open_journal(self, taking: Taking) -> Journal | None:
         outputs = self._outputs
         kept = outputs.resume and outputs.out is not None
         journal = None
@@ -146,17 +149,17 @@ class _Job:
             journal = Journal(outputs.out, facts, resume=True)
         resumed = journal is not None and journal.resumed
         if not resumed:
-            self._refuse(found, journal)
+            self._refuse(journal)
         if journal is None and outputs.out is not None:
             journal = Journal(outputs.out, facts, resume=False, overwrite=outputs.overwrite)
         return journal
 
-    def _refuse(self, found: Sources, journal: Journal | None) -> None:
+    def _refuse(self, journal: Journal | None) -> None:
         """Raise `VovnetError` if something is there already that this job would write."""
         outputs, names = self._outputs, Names()
-        inputs = [given for given in found.files if isinstance(given, Path)]
+        inputs = [given for given in self._found.files if isinstance(given, Path)]
         planned: list[Path] = []
-        for given in found.files:
+        for given in self._found.files:
             if given == STDIN or outputs.out is None:
                 continue
             name, video = names.new(given), kind_of(given) is Kind.VIDEO
@@ -175,8 +178,8 @@ class _Job:
                 journal.close(keep=False)
             raise
 
-    def _open_writers(self, found: Sources, taking: Taking, stack: ExitStack) -> None:
-        outputs = self._outputs
+    def _open_writers(self) -> None:
+        outputs, taking, stack = self._outputs, self._taking, self._stack
         out = outputs.out
         if out is not None:
             draw = partial(draw_detections, captions=outputs.labels, line_width=outputs.line_width)
@@ -204,28 +207,17 @@ class _Job:
 
     def _close_journal(self) -> None:
         if self._journal is not None:
-            self._journal.close(keep=self._wrote or any(not file.empty for file in self._growing))
+            self._journal.close(keep=self._wrote or bool(self._growing))
 
-    def ended(self) -> None:
-        """Nothing is left to do."""
-        if self._journal is not None and not self._live:
-            self._journal.end()
-
-    def done(self, given: Given) -> bool:
+    def _done(self, given: Given) -> bool:
         """Whether an earlier run has done a source."""
         return self._journal is not None and self._journal.done(given)
 
-    def start(self, given: Given) -> int:
+    def _start(self, given: Given) -> int:
         """The first frame of a video that is still to do."""
         return self._journal.start(given) if self._journal is not None else 0
 
-    def go_live(self) -> None:
-        """What comes now is live."""
-        self._live = True
-        if self._journal is not None:
-            self._journal.live()
-
-    def take(self, frame: Frame, seen: Detections | None) -> Iterable[Row]:
+    def _take(self, frame: Frame, seen: Detections | None) -> Iterable[Row]:
         """Write a frame, and note that; returns its row, or none of what is none."""
         name = self._name(frame)
         if frame.skipped:

@@ -132,7 +132,9 @@ class Live:
             self.fresh.notify_all()
         for camera in self._cameras:
             camera.thread.join(0.5)
-            self.tell(f"{one_line(camera.source)}: {camera.read} frames, {camera.dropped} dropped")
+            if camera.read:
+                name = one_line(camera.source)
+                self.tell(f"{name}: {camera.read} frames, {camera.dropped} dropped")
 
     @property
     def dropped(self) -> int:

@@ -78,7 +78,9 @@ def _is_live(source: str) -> bool:
 
 
 def _expand(source: str, recursive: bool) -> tuple[list[Given], list[LeftOut]]:
-    if source == STDIN or "://" in source:
+    if source in (STDIN, "/dev/stdin"):
+        return [STDIN], []
+    if "://" in source:
         return [source], []
     if source.startswith(_SKIMAGE):
         return [_skimage_photograph(source.removeprefix(_SKIMAGE))], []

@@ -34,6 +34,7 @@ def fetch(
                 raise ImageError(f"{name}: is {kind}, no picture{live}; check the address")
             return _read(answer, name, max_bytes, time.monotonic() + whole)
     except HTTPError as error:
+        error.close()
         reason = one_line(error.reason)
         raise ImageError(f"{name}: the server says {error.code} {reason}; check it") from None
     except (OSError, HTTPException, ValueError) as error:
