@@ -1,5 +1,8 @@
 """The shipped nano in ONNX Runtime, and videos and streams made of a photograph."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import vovnet
 from vovnet.load import load_detector
 
 
@@ -100,3 +104,23 @@ def serve() -> Iterator[Callable[..., ThreadingHTTPServer]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts `vovnet predict ARGUMENTS` in a folder: `start(cwd, *arguments, **pipes)`."""
+    code = "import sys; from vovnet.__main__ import main; sys.exit(main())"
+    environment = os.environ | {"PYTHONPATH": str(Path(vovnet.__file__).parents[1])}
+    started: list[subprocess.Popen] = []
+
+    def call(cwd: Path, *arguments: object, **pipes: Any) -> subprocess.Popen:
+        command = [sys.executable, "-c", code, "predict", *map(str, arguments)]
+        started.append(subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes))
+        return started[-1]
+
+    yield call
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        with process:
+            """Closes its pipes."""

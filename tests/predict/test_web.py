@@ -1,5 +1,8 @@
 """Pictures and live streams from a server on loopback."""
 
+import json
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,6 +15,7 @@ from PIL import Image
 from vovnet.errors import ImageError
 from vovnet.predict import find_sources, stream
 from vovnet.predict.live import Live
+from vovnet.predict.video import read_video
 from vovnet.predict.web import fetch
 
 
@@ -181,3 +185,30 @@ def test_a_stream_that_was_never_there(refused):
     pytest.importorskip("av")
     line = refused("predict", "http://127.0.0.1:9/s.mjpg", "--no-save")
     assert "s.mjpg: cannot be opened; check the address, or the camera" in line
+
+
+def test_a_live_job_is_kept_when_it_is_stopped(serve, start, jpegs, tmp_path):
+    """Control-C: the video can be played, every row is whole, and a second run goes on."""
+    pytest.importorskip("av")
+    server = serve(motion(jpegs, 0.02, Event()))
+    rows, read = tmp_path / "out/rows.jsonl", 0
+    job = [address(server, "yard.mjpg"), "--out", "out", "--jsonl", rows, "--max-fps", 20]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    for more in ([], ["--resume"]):
+        process = start(tmp_path, *job, *more, **pipes)
+        until = time.monotonic() + 60
+        while not rows.exists() or rows.read_bytes().count(b"\n") < read + 6:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1]
+        assert process.returncode == 130
+        assert "yard.mjpg: " in said
+        assert " dropped" in said
+        written = [json.loads(line) for line in rows.read_text().splitlines()]
+        assert len(written) >= read + 6
+        read = len(written)
+    videos = sorted((tmp_path / "out").glob("yard-*.mp4"))
+    assert len(videos) == 2
+    assert sum(len(list(read_video(path))) for path in videos) == read
+    assert {row["annotated"] for row in written} == {f"out/{path.name}" for path in videos}

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from vovnet.cli._options import Choice, Shown
 from vovnet.errors import VovnetError
+
+if TYPE_CHECKING:
+    from vovnet.detect.tiles import Tiling
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -27,6 +30,34 @@ class Reads:
     """Of a live source all frames in turn (default: the newest, the others are dropped)."""
     max_fps: float | None = None
     """Of a live source at most so many frames a second."""
+    tile: int | None = None
+    """Look at large pictures in squares of so many pixels, then at the whole."""
+    overlap: float = 0.2
+    """By what share of their side such squares overlap."""
+    track: Flag = False
+    """Follow objects through videos: each keeps its number."""
+    count_line: str | None = None
+    """Count who crosses the line X1,Y1,X2,Y2 in videos, in and out; needs --track."""
+
+    def tiling(self) -> "Tiling | None":
+        """The squares, if there are any; raises `VovnetError` for such as make no sense."""
+        from vovnet.detect.tiles import Tiling
+
+        return None if self.tile is None else Tiling(self.tile, self.overlap)
+
+    def line(self) -> tuple[float, float, float, float] | None:
+        """The ends of the count line; raises `VovnetError` for what is none."""
+        if self.count_line is None:
+            return None
+        if not self.track:
+            raise VovnetError("--count-line: needs tracks; add --track")
+        try:
+            x1, y1, x2, y2 = map(float, self.count_line.split(","))
+        except ValueError:
+            raise VovnetError(
+                f"--count-line {self.count_line}: give two points in pixels, X1,Y1,X2,Y2"
+            ) from None
+        return x1, y1, x2, y2
 
 
 @Parameter(name="*")
@@ -70,6 +101,7 @@ def job_facts(choice: Choice, shown: Shown, reads: Reads, writes: Writes, save: 
     """The options that decide on results, by name: a job is resumed with the same ones."""
     facts = {f"--{name}": value for name, value in vars(choice).items() if name != "config"}
     facts |= {f"--{name}": value for name, value in vars(shown).items()}
-    facts |= {"--every": reads.every, "--save": save}
+    facts |= {"--every": reads.every, "--save": save, "--tile": reads.tile}
+    facts |= {"--overlap": reads.overlap, "--track": reads.track, "--count-line": reads.count_line}
     facts |= {f"--{name}": value for name, value in vars(writes).items() if name != "resume"}
     return tuple((name.replace("_", "-"), value) for name, value in facts.items())

@@ -68,13 +68,17 @@ def predict(
         batch=reads.batch,
         keep_all=reads.keep_all,
         max_fps=reads.max_fps,
+        track_from=shown.conf if reads.track else None,
+        count_line=reads.line(),
         facts=job_facts(choice, shown, reads, writes, save),
         tell=note,
     )
+    tiling = reads.tiling()
     found = find_sources(sources, recursive=reads.recursive)
     chosen = choice.resolved()
     detector = chosen.load()
-    look = looker(detector, shown.options(detector.names))
+    look = looker(detector, shown.options(detector.names), tiling, track=reads.track)
+    side = None if tiling else max(detector.input_spec.size)
     if out is not None:
         _check_out(out, [path for path in found.files if isinstance(path, Path)])
     foldered = save or writes.into_folder or out is not None
@@ -93,7 +97,7 @@ def predict(
             line_width=writes.line_width,
         )
         with open_job(found, outputs, taking) as job:
-            told, rows = _tell_sources(found), job.rows(look, max(detector.input_spec.size))
+            told, rows = _tell_sources(found), job.rows(look, side)
             failed, tried = _print_rows(told, rows, found, as_json, writes.jsonl == "-")
     if folder is not None and failed < tried and not as_json and writes.jsonl != "-":
         print(folder)
@@ -189,9 +193,13 @@ def _check_out(folder: Path, pictures: list[Path]) -> None:
 def _print_row(row: dict[str, Any]) -> None:
     found = row["detections"]
     if "frame" in row:
+        crossed = "".join(
+            f"; {label} {count['in']} in, {count['out']} out"
+            for label, count in row.get("counts", {}).items()
+        )
         counts = Counter(item["label"] for item in found)
         words = ", ".join(f"{count} {label}" for label, count in counts.items()) or "nothing"
-        print(f"{row['path']} {row['frame']} ({row['time']:.2f} s): {words}", flush=True)
+        print(f"{row['path']} {row['frame']} ({row['time']:.2f} s): {words}{crossed}", flush=True)
         return
     print(
         f"{row['path']}: {len(found)} found" + (f" -> {row['annotated']}" * bool(row["annotated"]))

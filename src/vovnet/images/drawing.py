@@ -36,6 +36,11 @@ class Drawable(Protocol):
         ...
 
     @property
+    def tracks(self) -> np.ndarray | None:
+        """N, where objects are followed through a video."""
+        ...
+
+    @property
     def masks(self) -> np.ndarray | None:
         """N×H×W bool."""
         ...
@@ -73,6 +78,8 @@ def draw_detections(
         thin = min(width, max(1, int(min(box[2] - box[0], box[3] - box[1]) / 8)))
         draw.rectangle(box, outline=colour, width=line_width or (thin if auto else width))
         text = f"{detections.names[label]} {detections.scores[i]:.2f}"
+        if detections.tracks is not None:
+            text = f"#{detections.tracks[i]} {text}"
         plate = _plate(draw, box, text, font)
         if captions == "on" or (auto and not _buries(plate, detections.boxes)):
             _caption(draw, plate, text, colour, font)

@@ -20,6 +20,7 @@ from vovnet.predict.names import Names
 from vovnet.predict.row import Given, Row
 from vovnet.predict.sources import Sources
 from vovnet.predict.stream import Look, check_numbers, looked_at, results, row_of
+from vovnet.predict.tracking import CountLine
 from vovnet.predict.writers import (
     CocoResults,
     Crops,
@@ -69,14 +70,17 @@ class Outputs:
 @dataclass(frozen=True)
 class Taking:
     """How sources are taken: each `every`-th frame of a video, `batch` pictures at once; live ones
-    with all frames kept or the newest, at most `max_fps` a second. `facts` are the options that
-    decide on results, for `resume`; `tell` is told what happens to live sources."""
+    with all frames kept or the newest, at most `max_fps` a second. `track_from` is the score from
+    which objects are followed; those that cross the `count_line` are counted, in each video anew.
+    `facts` are the options that decide on results, for `resume`; `tell` is told what happens to
+    live sources."""
 
     every: int = 1
     batch: int = 1
     keep_all: bool = False
     max_fps: float | None = None
-    whole_videos: bool = False
+    track_from: float | None = None
+    count_line: tuple[float, float, float, float] | None = None
     facts: tuple[tuple[str, Any], ...] = ()
     tell: Callable[[str], None] = lambda line: None
 
@@ -102,6 +106,7 @@ class Job:
         self._found, self._outputs, self._taking, self._stack = found, outputs, taking, stack
         self._names = Names()
         self._named: dict[Given, str] = {}  # of what is being read
+        self._lines: dict[Given, CountLine] = {}
         self._live = False
         self._count = 0
         self._wrote = False
@@ -110,18 +115,19 @@ class Job:
             stack.callback(self._close_journal)
             self._count = self._journal.count
         # Frames of a video are done one by one, unless they become one file.
-        self._by_frame = not (outputs.pictured and outputs.drawn) and not taking.whole_videos
+        self._by_frame = not (outputs.pictured and outputs.drawn) and taking.track_from is None
         self._writers: list[Writer] = []
         self._growing: list[AppendFile] = []
         self._open_writers()
 
-    def rows(self, look: Look, side: int) -> Iterator[Row]:
+    def rows(self, look: Look, side: int | None) -> Iterator[Row]:
         """Yield the row of every picture and frame when all of it is written; JPEG files are
-        decoded at the least size that covers `side`."""
+        decoded at the least size that covers `side` (None: whole)."""
         taking, files = self._taking, self._found.files
         how = Reading(side, self._outputs.pictured, taking.every, self._done, self._start)
         frames, patient = frames_of(files, how), STDIN not in files
-        for frame, seen in results(look, frames, batch=taking.batch, patient=patient):
+        how_many, high = taking.batch, taking.track_from
+        for frame, seen in results(look, frames, batch=how_many, patient=patient, high=high):
             yield from self._take(frame, seen)
         if self._found.live:
             yield from self._live_rows(look)
@@ -137,7 +143,7 @@ class Job:
         self._live = True
         if self._journal is not None:
             self._journal.live()
-        for frame, seen in looked_at(look, live.batches(taking.batch)):
+        for frame, seen in looked_at(look, live.batches(taking.batch), taking.track_from):
             yield from self._take(frame, seen)
 
     def _open_journal(self, taking: Taking) -> Journal | None:
@@ -223,12 +229,13 @@ class Job:
         if frame.skipped:
             return ()
         if frame.end:
+            self._lines.pop(frame.path, None)
             for writer in self._writers:
                 writer.end()
             self._finish(frame)
             return ()
         self._count += 1
-        row = row_of(frame, seen)
+        row = self._counted(row_of(frame, seen))
         item = Item(row, name, self._count, frame.whole, frame.rate, self._live)
         row = self._write(item)
         if not frame.video:
@@ -236,6 +243,14 @@ class Job:
         elif self._by_frame and frame.number is not None:
             self._finish(frame, frame.number)
         return (row,)
+
+    def _counted(self, row: Row) -> Row:
+        """The row with what has crossed the line by now."""
+        ends = self._taking.count_line
+        if ends is None or row.detections is None or row.frame is None:
+            return row
+        line = self._lines.setdefault(row.path, CountLine(ends[:2], ends[2:]))
+        return row._replace(counts=line.update(row.detections))
 
     def _write(self, item: Item) -> Row:
         row, journal = item.row, self._journal

@@ -25,6 +25,7 @@ class Row(NamedTuple):
     drawn: Path | None = None  # the annotated picture, or video
     frame: int | None = None
     time: float | None = None
+    counts: dict[str, dict[str, int]] | None = None  # of what has crossed a line, by class
     image: Image.Image | None = None  # as displayed, where that was asked for
 
     def to_dict(self) -> dict:
@@ -37,6 +38,8 @@ class Row(NamedTuple):
         height, width = self.detections.image_size or (None, None)
         if self.error is not None:
             row["error"] = self.error
+        if self.counts is not None:
+            row["counts"] = self.counts
         return row | {
             "height": height,
             "width": width,

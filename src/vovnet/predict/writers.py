@@ -142,7 +142,7 @@ class Videos:
 
 
 class Labels:
-    """YOLO's label files, OUT/labels/NAME.txt, with the score at the end of each line."""
+    """YOLO's label files, OUT/labels/NAME.txt, each line with its score, and then its track."""
 
     def __init__(self, out: Path) -> None:
         self._out = out / "labels"
@@ -154,8 +154,11 @@ class Labels:
     def write(self, item: Item, replace: bool) -> Row:
         """Also an empty one, which says that nothing was found."""
         if (found := item.row.detections) is not None:
-            lines = "".join(f"{line}\n" for line in found.to_yolo(scores=True))
-            write_atomically(self.files(item)[0], lines.encode(), replace=replace)
+            lines = found.to_yolo(scores=True)
+            if found.tracks is not None:
+                lines = [f"{line} {n}" for line, n in zip(lines, found.tracks, strict=True)]
+            text = "".join(f"{line}\n" for line in lines)
+            write_atomically(self.files(item)[0], text.encode(), replace=replace)
         return item.row
 
     def end(self) -> None:
@@ -176,9 +179,11 @@ class Crops:
         found = item.row.detections
         labels = [] if found is None else [found.names[label] for label in found.labels]
         folders = [self._out / (re.sub(r"[^\w-]+", "_", label) or "_") for label in labels]
+        tracks = None if found is None else found.tracks
+        ends = [""] * len(labels) if tracks is None else [f"-track{n}" for n in tracks]
         return [
-            folder / f"{item.own_name}-{number}.png"
-            for number, folder in enumerate(folders, start=1)
+            folder / f"{item.own_name}-{number}{end}.png"
+            for number, (folder, end) in enumerate(zip(folders, ends, strict=True), start=1)
         ]
 
     def write(self, item: Item, replace: bool) -> Row:
