@@ -89,6 +89,18 @@ def test_what_another_wrote_is_never_replaced(refused, run, folder, tmp_path):
         "predict", "in/a.png", "--no-save", "--jsonl", "in/a.png", "--overwrite"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["labels"]
+    assert "--overwrite: might replace what standard input is yet to name" in refused(
+        "predict", "-", "--out", "in", "--overwrite"
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_stops_the_job(run, folder, tmp_path):
+    outcome = run("predict", "in", "--no-save", "--jsonl", "/dev/full", "--overwrite")
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1] == (
+        "vovnet: /dev/full: cannot write: No space left on device"
+    )
 
 
 def test_resume_needs_its_folder_and_the_same_options(refused, run, folder):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vovnet.errors import ImageError
-from vovnet.predict import stream
+from vovnet.detections import Detections
+from vovnet.errors import ImageError, VovnetError
+from vovnet.predict import Row, stream, writers
 from vovnet.predict.video import read_video
 from vovnet.predict.videofile import VideoFile
+from vovnet.predict.writers import Item, Videos
 
 av = pytest.importorskip("av")
 
@@ -117,3 +119,30 @@ def test_python_streams_a_video(video, shipped):
     assert (first.frame, first.time, first.image.size) == (0, 0.0, (320, 240))
     assert first.detections.image_size == (240, 320)
     assert [row.frame for row in rows] == list(range(1, 11))
+
+
+def test_what_takes_a_videos_name_meanwhile_stays(video, pan, tmp_path):
+    writer = Videos(tmp_path / "out", lambda image, found: image, 1)
+    nothing = Detections(np.zeros((0, 4)), [], [], ("cat",), image_size=(240, 320))
+    for i in range(2):
+        row = Row(video, nothing, frame=i, time=i / 25)
+        assert writer.write(Item(row, "pan", 1, pan[i], Fraction(25)), False).error is None
+    (tmp_path / "out/pan.mp4").write_text("another's")
+    with pytest.raises(VovnetError, match=r"out/pan\.mp4: cannot write: File exists"):
+        writer.end()
+    assert (tmp_path / "out/pan.mp4").read_text() == "another's"
+
+
+def test_a_live_video_is_cut_into_pieces(tmp_path, pan, monkeypatch):
+    monkeypatch.setattr(writers, "_SEGMENT", 10.0)
+    writer = Videos(tmp_path, lambda image, found: image, 1)
+    nothing = Detections(np.zeros((0, 4)), [], [], ("cat",), image_size=(240, 320))
+    drawn = []
+    for second in range(0, 30, 2):
+        row = Row("0", nothing, frame=second, time=1.7e9 + second)
+        drawn.append(writer.write(Item(row, "camera0", 1, pan[0], None, True), False).drawn)
+        assert len({*drawn}) == second // 10 + 1
+    writer.close()
+    files = sorted(tmp_path.iterdir())
+    assert files == sorted({*drawn})
+    assert [len(list(read_video(path))) for path in files] == [5, 5, 5]

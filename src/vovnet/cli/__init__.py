@@ -74,9 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _with_stdin_named(arguments: list[str]) -> list[str]:
     """The arguments with "-" for standard input, which the parser takes for an option, as a file;
-    behind an option it is that option's value."""
+    behind --jsonl it is standard output."""
     return [
-        "/dev/stdin" if word == "-" and not before.startswith("--") else word
+        "/dev/stdin" if word == "-" and before != "--jsonl" else word
         for before, word in zip(["", *arguments], arguments, strict=False)
     ]
 

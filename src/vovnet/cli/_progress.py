@@ -2,16 +2,22 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 _EACH = 0.2  # seconds between two looks
 
 
 class Progress:
-    """ "120/5000  35.2/s  2 min left" on stderr, where that is a terminal. `total` may be None."""
+    """A line such as 120/5000 35.2/s 2 min left on stderr, where that is a terminal.
 
-    def __init__(self, total: int | None) -> None:
+    `total`, asked for only there, may be None; `skipped` tells how many of it an earlier run has
+    done.
+    """
+
+    def __init__(self, total: Callable[[], int | None], skipped: Callable[[], int]) -> None:
         self._shown = sys.stderr.isatty()
-        self._total, self._count = total, 0
+        self._total, self._count = total() if self._shown else None, 0
+        self._skipped = skipped
         self._begun = time.monotonic()
         self._last = self._begun
 
@@ -21,7 +27,8 @@ class Progress:
         now = time.monotonic()
         if self._shown and now - self._last >= _EACH:
             self._last = now
-            self._write(progress_line(self._count, self._total, now - self._begun))
+            total = None if self._total is None else self._total - self._skipped()
+            self._write(progress_line(self._count, total, now - self._begun))
 
     def clear(self) -> None:
         """Make room for another line, or for what comes after."""

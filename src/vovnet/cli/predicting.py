@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,10 +59,12 @@ def predict(
         Write annotated pictures and videos.
     """
     from vovnet.predict import find_sources
-    from vovnet.predict.job import Outputs, Taking, open_job
+    from vovnet.predict.job import Taking, open_job
+    from vovnet.predict.plan import Outputs, count_rows, endless
     from vovnet.predict.stream import looker
 
     writes.check(out, as_json=as_json)
+    chosen, tiling = choice.resolved(), reads.tiling()
     taking = Taking(
         every=reads.every,
         batch=reads.batch,
@@ -70,12 +72,10 @@ def predict(
         max_fps=reads.max_fps,
         track_from=shown.conf if reads.track else None,
         count_line=reads.line(),
-        facts=job_facts(choice, shown, reads, writes, save),
+        facts=job_facts(chosen, shown, reads, writes, save),
         tell=note,
     )
-    tiling = reads.tiling()
     found = find_sources(sources, recursive=reads.recursive)
-    chosen = choice.resolved()
     detector = chosen.load()
     look = looker(detector, shown.options(detector.names), tiling, track=reads.track)
     side = None if tiling else max(detector.input_spec.size)
@@ -98,7 +98,9 @@ def predict(
         )
         with open_job(found, outputs, taking) as job:
             told, rows = _tell_sources(found), job.rows(look, side)
-            failed, tried = _print_rows(told, rows, found, as_json, writes.jsonl == "-")
+            progress = Progress(lambda: count_rows(found, reads.every), lambda: job.skipped)
+            show = _shown_rows(as_json, writes.jsonl == "-", lines=endless(found))
+            failed, tried = _print_rows(told, rows, progress, show, as_json)
     if folder is not None and failed < tried and not as_json and writes.jsonl != "-":
         print(folder)
     return exit_code(failed, tried)
@@ -107,44 +109,33 @@ def predict(
 def _print_rows(
     told: list[dict[str, Any]],
     rows: Iterable["Row"],
-    found: "Sources",
+    progress: Progress,
+    shown: AbstractContextManager[Any],
     as_json: bool,
-    silent: bool,
 ) -> tuple[int, int]:
     """Print every row as it comes; how many failed, and of how many."""
-    failed = sum("error" in row for row in told)
-    tried = failed
-    progress = Progress(_total(found))
-    with _json_rows(_endless(found)) if as_json else nullcontext(_print_row) as show:
-        if as_json:
-            for source in told:
-                show(source)
+    failed = tried = sum("error" in row for row in told)
+    with shown as show:
+        for source in told if as_json else ():
+            show(source)
         for row in rows:
             progress.clear()
             tried += 1
             failed += row.error is not None
             if row.error is not None:
                 note(row.error)
-            if as_json or not (silent or row.error is not None):
+            if as_json or row.error is None:
                 show(row.to_dict())
             progress.advance()
         progress.clear()
     return failed, tried
 
 
-def _total(found: "Sources") -> int | None:
-    """How many rows there will be, where that is known."""
-    from vovnet.predict.kinds import Kind, kind_of
-
-    known = not found.live and all(
-        given != "-" and kind_of(given) is not Kind.VIDEO for given in found.files
-    )
-    return len(found.files) if known else None
-
-
-def _endless(found: "Sources") -> bool:
-    """Whether rows come one by one: of videos, of streams, of standard input."""
-    return _total(found) is None
+def _shown_rows(as_json: bool, silent: bool, *, lines: bool) -> AbstractContextManager[Any]:
+    """The function that prints a row on standard output; nothing where that has other use."""
+    if as_json:
+        return _json_rows(lines)
+    return nullcontext((lambda row: None) if silent else _print_row)
 
 
 @contextmanager

@@ -27,7 +27,8 @@ class AppendFile:
         again = mark is not None and path.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "r+b" if again else "wb" if overwrite else "xb")  # noqa: SIM115
+            how = "r+b" if again else "wb" if overwrite else "xb"
+            self._file = open(path, how, buffering=0)  # noqa: SIM115
             if again:
                 self._file.truncate(self._before_tail(mark or 0))
                 self._file.seek(0, os.SEEK_END)
@@ -46,12 +47,14 @@ class AppendFile:
 
     def write(self, text: str) -> None:
         """Hand the text to the system, which keeps it even if this process is killed."""
+        rest = memoryview(text.encode("utf-8", "surrogateescape"))
         try:
-            self._file.write(text.encode("utf-8", "surrogateescape"))
-            self._file.flush()
-            self.empty = False
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
+            self._file.close()
             raise VovnetError(f"{self.path}: cannot write: {error.strerror}") from None
+        self.empty = False
 
     def size(self) -> int:
         """How many bytes are written: the mark of all that is complete."""

@@ -1,70 +1,35 @@
 """A job of `vovnet predict`: sources through a detector into every output that is asked for."""
 
+import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from vovnet.detections import Detections
 from vovnet.errors import VovnetError
-from vovnet.files import refuse_replacing
 from vovnet.images.drawing import draw_detections
 from vovnet.predict.appending import AppendFile
 from vovnet.predict.frames import STDIN, Frame, Reading, frames_of
 from vovnet.predict.journal import Journal
-from vovnet.predict.kinds import Kind, kind_of
 from vovnet.predict.names import Names
+from vovnet.predict.plan import Outputs, refuse_taken
 from vovnet.predict.row import Given, Row
 from vovnet.predict.sources import Sources
 from vovnet.predict.stream import Look, check_numbers, looked_at, results, row_of
 from vovnet.predict.tracking import CountLine
 from vovnet.predict.writers import (
-    CocoResults,
     Crops,
     Growing,
     Item,
     JsonLines,
     Labels,
     Pictures,
-    Table,
     Videos,
     Writer,
 )
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a job writes, into the folder `out` but for `jsonl`, which is a file or "-"."""
-
-    out: Path | None = None
-    drawn: bool = True
-    jsonl: str | None = None
-    txt: bool = False
-    csv: bool = False
-    coco: bool = False
-    crops: bool = False
-    overwrite: bool = False
-    resume: bool = False
-    labels: str = "auto"
-    line_width: int | None = None
-
-    @property
-    def pictured(self) -> bool:
-        """Whether the whole pictures are needed."""
-        return self.out is not None and (self.drawn or self.crops)
-
-    def growing(self) -> dict[Path, type[Growing]]:
-        """The files that rows are added to."""
-        files: dict[Path, type[Growing]] = {}
-        if self.jsonl not in (None, STDIN):
-            files[Path(str(self.jsonl))] = JsonLines
-        if self.out is not None:
-            files |= {self.out / "detections.csv": Table} if self.csv else {}
-            files |= {self.out / "coco.json": CocoResults} if self.coco else {}
-        return files
 
 
 @dataclass(frozen=True)
@@ -110,6 +75,7 @@ class Job:
         self._live = False
         self._count = 0
         self._wrote = False
+        self.skipped = 0  # sources that an earlier run has done
         self._journal = self._open_journal(taking)
         if self._journal is not None:
             stack.callback(self._close_journal)
@@ -155,34 +121,15 @@ class Job:
             journal = Journal(outputs.out, facts, resume=True)
         resumed = journal is not None and journal.resumed
         if not resumed:
-            self._refuse(journal)
+            try:
+                refuse_taken(self._found, outputs)
+            except VovnetError:
+                if journal is not None:
+                    journal.close(keep=False)
+                raise
         if journal is None and outputs.out is not None:
             journal = Journal(outputs.out, facts, resume=False, overwrite=outputs.overwrite)
         return journal
-
-    def _refuse(self, journal: Journal | None) -> None:
-        """Raise `VovnetError` if something is there already that this job would write."""
-        outputs, names = self._outputs, Names()
-        inputs = [given for given in self._found.files if isinstance(given, Path)]
-        planned: list[Path] = []
-        for given in self._found.files:
-            if given == STDIN or outputs.out is None:
-                continue
-            name, video = names.new(given), kind_of(given) is Kind.VIDEO
-            if outputs.drawn:
-                planned.append(outputs.out / f"{name}.{'mp4' if video else 'png'}")
-            if outputs.txt and not video:
-                planned.append(outputs.out / "labels" / f"{name}.txt")
-        option = f"--out {outputs.out}"
-        try:
-            refuse_replacing(option, planned, inputs, overwrite=outputs.overwrite)
-            for path in outputs.growing():
-                option = f"--jsonl {path}" if str(path) == outputs.jsonl else option
-                refuse_replacing(option, [path], inputs, overwrite=outputs.overwrite)
-        except VovnetError:
-            if journal is not None:
-                journal.close(keep=False)
-            raise
 
     def _open_writers(self) -> None:
         outputs, taking, stack = self._outputs, self._taking, self._stack
@@ -227,13 +174,11 @@ class Job:
         """Write a frame, and note that; returns its row, or none of what is none."""
         name = self._name(frame)
         if frame.skipped:
+            self.skipped += 1
             return ()
         if frame.end:
             self._lines.pop(frame.path, None)
-            for writer in self._writers:
-                writer.end()
-            self._finish(frame)
-            return ()
+            return self._end(frame)
         self._count += 1
         row = self._counted(row_of(frame, seen))
         item = Item(row, name, self._count, frame.whole, frame.rate, self._live)
@@ -243,6 +188,18 @@ class Job:
         elif self._by_frame and frame.number is not None:
             self._finish(frame, frame.number)
         return (row,)
+
+    def _end(self, frame: Frame) -> Iterable[Row]:
+        """Finish a video; a row only if that fails."""
+        for writer in self._writers:
+            try:
+                writer.end()
+            except VovnetError as error:
+                if _is_full(error):
+                    raise
+                return (Row(frame.path, None, str(error)),)
+        self._finish(frame)
+        return ()
 
     def _counted(self, row: Row) -> Row:
         """The row with what has crossed the line by now."""
@@ -263,8 +220,8 @@ class Job:
             try:
                 row = writer.write(item._replace(row=row), self._outputs.overwrite or mine)
             except VovnetError as error:
-                if growing:
-                    raise
+                if growing or _is_full(error):
+                    raise  # what goes on now would be lost; --resume does it when there is room
                 row = row._replace(error=str(error))
             else:
                 self._wrote = self._wrote or (not growing and row.detections is not None)
@@ -285,3 +242,9 @@ class Job:
         elif frame.video:
             self._named[frame.path] = name
         return name
+
+
+def _is_full(error: VovnetError) -> bool:
+    """Whether a disk without room is behind an error."""
+    cause = error.__context__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)

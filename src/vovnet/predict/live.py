@@ -47,7 +47,7 @@ class _Camera:
             except Exception as error:  # a library's, of many kinds; the next try may do
                 reason = one_line(getattr(error, "strerror", None) or error)
                 if not self.read:
-                    self._fail(reason if isinstance(error, VovnetError) else "")
+                    self._fail(reason, known=isinstance(error, VovnetError))
                     return
             if self._owner.stopped.is_set():
                 return
@@ -57,10 +57,10 @@ class _Camera:
             self._owner.tell(f"{one_line(self.source)}: lost ({reason}); again in {wait:g} s")
             self._owner.stopped.wait(wait)
 
-    def _fail(self, reason: str) -> None:
-        name = one_line(self.source)
+    def _fail(self, reason: str, *, known: bool) -> None:
+        why = f"{one_line(self.source)}: cannot be opened ({reason}); check it, or the camera"
         with self._owner.fresh:
-            self.error = reason or f"{name}: cannot be opened; check the address, or the camera"
+            self.error = reason if known else why
             self._owner.fresh.notify_all()
 
     def _connect(self) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TextIO
 from PIL import Image
 
 from vovnet.detections import Detections
+from vovnet.errors import VovnetError
 from vovnet.files import write_atomically
 from vovnet.predict.appending import AppendFile
 from vovnet.predict.row import Row
@@ -94,6 +95,7 @@ class Videos:
         self._out, self._draw, self._every = out, draw, every
         self._live_rate = Fraction(live_rate).limit_denominator(1000) if live_rate else _LIVE_RATE
         self._open: dict[str, tuple[VideoFile, float]] = {}
+        self._failed: dict[str, VovnetError] = {}
 
     def files(self, item: Item) -> list[Path]:
         """The video of a frame; one of a live source has a name that nothing had before."""
@@ -106,8 +108,16 @@ class Videos:
         row = item.row
         if row.detections is None or item.whole is None or row.frame is None or row.time is None:
             return row
-        video = self._video(item, row.time, replace)
-        video.add(self._draw(item.whole, row.detections), row.time)
+        if item.name in self._failed and not item.live:
+            raise self._failed[item.name]
+        try:
+            video = self._video(item, row.time, replace)
+            video.add(self._draw(item.whole, row.detections), row.time)
+        except VovnetError as error:
+            self._failed[item.name] = error
+            if item.name in self._open:
+                self._open.pop(item.name)[0].drop()
+            raise
         return row._replace(drawn=video.path)
 
     def _video(self, item: Item, now: float, replace: bool) -> VideoFile:
@@ -134,6 +144,7 @@ class Videos:
 
     def end(self) -> None:
         """Finish what is open."""
+        self._failed.clear()
         while self._open:
             _, (video, _) = self._open.popitem()
             video.close()
