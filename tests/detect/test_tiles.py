@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vovnet.detect.tiles import Tiling, detect_tiled
+from vovnet.detect.tiles import Seen, Tiling, detect_tiled, join
 from vovnet.errors import VovnetError
 from vovnet.load import load_detector
 
@@ -73,3 +73,36 @@ def test_a_small_picture_is_seen_as_ever(shipped, photographs, compare_found):
 def test_the_most_of_a_picture(shipped, photographs):
     large = photographs[0].resize((900, 900))
     assert len(detect_tiled(shipped, large, TILING, conf=0.05, max_det=3)) == 3
+
+
+LEFT, RIGHT = (0, 0, 100, 100), (80, 0, 180, 100)
+
+
+def seen(*rows) -> Seen:
+    """Rows of box, score, label, tile and whether it is cut off."""
+    boxes, scores, labels, tiles, cut = zip(*rows, strict=True)
+    return Seen(*map(np.array, (boxes, scores, labels, tiles, cut)))
+
+
+def test_what_all_tiles_cut_off_is_put_together():
+    parts = ((20, 10, 100, 60), 0.6, 0, LEFT, True), ((80, 12, 170, 62), 0.8, 0, RIGHT, True)
+    joined = join(seen(*parts))
+    assert joined.boxes.tolist() == [[20, 10, 170, 62]]
+    assert joined.scores.tolist() == [0.8]
+
+
+def test_a_whole_one_wins_over_a_better_scored_part():
+    whole = ((70, 10, 98, 60), 0.5, 0, LEFT, False)
+    joined = join(seen(whole, ((80, 10, 98, 60), 0.9, 0, RIGHT, True)))
+    assert joined.boxes.tolist() == [[70, 10, 98, 60]]
+    assert joined.scores.tolist() == [0.9]
+
+
+def test_what_differs_stays_apart():
+    box = (82, 10, 98, 60)
+    assert len(join(seen((box, 0.9, 0, LEFT, False), (box, 0.8, 1, RIGHT, False))).scores) == 2
+    both = seen((box, 0.9, 0, LEFT, False), (box, 0.8, 1, RIGHT, False))
+    assert len(join(both, agnostic=True).scores) == 1
+    assert len(join(seen((box, 0.9, 0, LEFT, False), (box, 0.8, 0, LEFT, False))).scores) == 2
+    below = (82, 70, 98, 99)
+    assert len(join(seen((box, 0.9, 0, LEFT, False), (below, 0.8, 0, RIGHT, False))).scores) == 2

@@ -94,6 +94,20 @@ def test_what_another_wrote_is_never_replaced(refused, run, folder, tmp_path):
     )
 
 
+def test_what_comes_while_it_runs_is_not_replaced_either(start, folder, tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start(tmp_path, "-", "--out", "out", "--jsonl", "-", **pipes) as process:
+        print("in/a.png", file=process.stdin, flush=True)
+        assert json.loads(process.stdout.readline())["annotated"] == "out/a.png"
+        (tmp_path / "out/b.png").write_text("another's")
+        print("in/b.jpg", file=process.stdin, flush=True)
+        row = json.loads(process.stdout.readline())
+        assert "out/b.png: cannot write: File exists" in row["error"]
+        assert row["detections"]
+        process.communicate(timeout=20)
+    assert (tmp_path / "out/b.png").read_text() == "another's"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_full_disk_stops_the_job(run, folder, tmp_path):
     outcome = run("predict", "in", "--no-save", "--jsonl", "/dev/full", "--overwrite")
@@ -192,7 +206,7 @@ def test_frames_of_a_video_go_on_where_they_stopped(run, video, tmp_path):
     assert run(*job, "--resume").code == 0
     assert (tmp_path / "out/rows.jsonl").read_bytes() == whole
     (tmp_path / "out" / JOURNAL).write_bytes(b"".join(journal[: cut + 1]))
-    (tmp_path / "out/rows.jsonl").write_bytes(whole[:2000])  # the power failed
+    (tmp_path / "out/rows.jsonl").write_bytes(whole[:900])  # the power failed
     assert run(*job, "--resume").code == 0
     assert (tmp_path / "out/rows.jsonl").read_bytes() == whole
 

@@ -44,7 +44,7 @@ class Tiling:
         return [*range(0, last, step), last]
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """Boxes N×4 in pixels of the picture, each with the tile it was seen in, and whether that
     cuts it off."""
 
@@ -54,8 +54,8 @@ class _Seen(NamedTuple):
     tiles: np.ndarray
     cut: np.ndarray
 
-    def at(self, rows: np.ndarray) -> "_Seen":
-        return _Seen(*(part[rows] for part in self))
+    def at(self, rows: np.ndarray) -> "Seen":
+        return Seen(*(part[rows] for part in self))
 
 
 def detect_tiled(
@@ -96,19 +96,19 @@ def detect_tiled(
 
 def _gather(
     found: list[Detections], places: list[tuple[int, int, int, int]], image: Image.Image
-) -> _Seen:
-    parts: list[_Seen] = []
+) -> Seen:
+    parts: list[Seen] = []
     limits = np.array([0, 0, image.width, image.height], np.float64)
     for one, place in zip(found, places, strict=True):
         tile = np.array(place, np.float64)
         boxes = one.boxes + np.tile(tile[:2], 2)
         cut = ((np.abs(boxes - tile) <= _EDGE) & (tile != limits)).any(1)
         tiles = np.repeat(tile[None], len(boxes), 0)
-        parts.append(_Seen(boxes, one.scores, one.labels, tiles, cut))
-    return _Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        parts.append(Seen(boxes, one.scores, one.labels, tiles, cut))
+    return Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def join(seen: _Seen, *, agnostic: bool = False) -> _Seen:
+def join(seen: Seen, *, agnostic: bool = False) -> Seen:
     """Each object once: boxes that agree within what their tiles share are one.
 
     Of them the best that no tile cuts off stays; if all are cut off, what they cover together. Two

@@ -68,7 +68,6 @@ class VideoFile:
     def _mux(self, frame: Any) -> None:
         try:
             for packet in self._stream.encode(frame):
-                packet.duration = round(_FINE * self._tick / packet.time_base)
                 self._file.mux(packet)
         except (self._av.FFmpegError, OSError) as error:
             raise self._failed(error) from None
