@@ -93,7 +93,7 @@ def test_what_all_tiles_cut_off_is_put_together():
 
 def test_a_whole_one_wins_over_a_better_scored_part():
     whole = ((70, 10, 98, 60), 0.5, 0, LEFT, False)
-    joined = join(seen(whole, ((80, 10, 98, 60), 0.9, 0, RIGHT, True)))
+    joined = join(seen(whole, ((80, 8, 98, 60), 0.9, 0, RIGHT, True)))
     assert joined.boxes.tolist() == [[70, 10, 98, 60]]
     assert joined.scores.tolist() == [0.9]
 

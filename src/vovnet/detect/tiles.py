@@ -55,6 +55,7 @@ class Seen(NamedTuple):
     cut: np.ndarray
 
     def at(self, rows: np.ndarray) -> "Seen":
+        """The chosen ones."""
         return Seen(*(part[rows] for part in self))
 
 
