@@ -18,6 +18,7 @@ import vovnet
 from vovnet.cli._progress import progress_line
 from vovnet.predict.appending import AppendFile, whole_lines
 from vovnet.predict.journal import Journal
+from vovnet.predict.row import Row, told
 from vovnet.predict.sources import JOURNAL
 
 
@@ -278,3 +279,22 @@ def test_progress_is_for_terminals_only(start, folder, tmp_path):
         shown = os.read(master, 65536)
         os.close(master)
     assert b"\r\x1b[K" in shown
+
+
+def test_a_job_that_found_nothing_to_do_goes_on_too(start, folder, tmp_path):
+    job = ("-", "--no-save", "--out", "out", "--save-csv")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    start(tmp_path, *job, **pipes).communicate("", timeout=60)
+    again = start(tmp_path, *job, "--resume", **pipes)
+    assert again.communicate("in/a.png\n", timeout=60)[1] == ""
+    table = (tmp_path / "out/detections.csv").read_text().splitlines()
+    assert table[0].startswith("path,")
+    assert table[1].startswith("in/a.png,,,cat,")
+
+
+def test_passwords_are_not_told():
+    assert told("rtsp://me:secret@host/a:b@c") == "rtsp://me:***@host/a:b@c"
+    assert told("http://host/a@b:c@d") == "http://host/a@b:c@d"
+    assert told(Path("a:b@c")) == "a:b@c"
+    row = Row("http://me:secret@host/x.jpg", None, "why")
+    assert row.to_dict()["path"] == "http://me:***@host/x.jpg"

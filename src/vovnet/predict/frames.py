@@ -14,7 +14,7 @@ from vovnet.detect.pictures import Picture
 from vovnet.errors import VovnetError
 from vovnet.images import decode_image, open_image
 from vovnet.predict.kinds import Kind, kind_of
-from vovnet.predict.row import Given
+from vovnet.predict.row import Given, told
 
 STDIN = "-"
 
@@ -73,7 +73,9 @@ def frames_of(sources: Iterable[Given], how: Reading) -> Iterator[Frame]:
         elif kind is Kind.WEB:
             yield from _from_web(str(given), how)
         elif kind is Kind.LIVE:
-            yield Frame(given, error=f"{given}: a live source is no line of a list; name it itself")
+            yield Frame(
+                given, error=f"{told(given)}: live, so it is no line of a list; name it itself"
+            )
         else:
             yield open_picture(Path(given), how)
 
@@ -96,9 +98,9 @@ def _from_web(address: str, how: Reading) -> Iterator[Frame]:
         if data is None:  # the server calls it a video
             yield from _video(address, how)
             return
-        seen, size = decode_image(data, address, shrink_to=how.side)
+        seen, size = decode_image(data, told(address), shrink_to=how.side)
         again = how.whole and (seen.height, seen.width) != size
-        whole = decode_image(data, address)[0] if again else seen
+        whole = decode_image(data, told(address))[0] if again else seen
         yield Frame(address, Picture(seen, size), whole)
     except VovnetError as error:
         yield Frame(address, error=str(error))

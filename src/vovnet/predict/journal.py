@@ -16,7 +16,7 @@ from typing import Any
 
 from vovnet.errors import VovnetError
 from vovnet.predict.appending import AppendFile, whole_lines
-from vovnet.predict.row import Given
+from vovnet.predict.row import Given, told
 from vovnet.predict.sources import JOURNAL
 
 
@@ -34,6 +34,7 @@ class Journal:
         self._frames: dict[str, int] = {}
         self._marks: dict[str, int] = {}
         self._own: set[str] = set()
+        self._grown: set[str] = set()  # the growing files that this job began
         self._live = False
         self.resumed = resume and self.path.is_file()
         self.count = 0  # pictures and frames that are complete
@@ -106,6 +107,8 @@ class Journal:
     def _learn(self, line: dict[str, Any]) -> None:
         self._marks |= line.get("marks", {})
         self.count = line.get("count", self.count)
+        if line.get("begin") == "":
+            self._grown |= set(line["files"])
         if "begin" not in line:
             self._live = "live" in line
         if "done" in line:
@@ -123,18 +126,19 @@ class Journal:
             return None
         if self._live:
             return whole_lines(path)
-        return self._marks.get(str(path), 0 if self.owns(path) else None)
+        begun = self.owns(path) or str(path) in self._grown
+        return self._marks.get(str(path), 0 if begun else None)
 
     def done(self, given: Given) -> bool:
         """Whether an earlier run has done this source; of one that is named twice, each once."""
-        if not self._done[str(given)]:
+        if not self._done[told(given)]:
             return False
-        self._done[str(given)] -= 1
+        self._done[told(given)] -= 1
         return True
 
     def start(self, given: Given) -> int:
         """The first frame of a video that no earlier run has done."""
-        return self._frames.get(str(given), 0)
+        return self._frames.get(told(given), 0)
 
     def owns(self, path: Path) -> bool:
         """Whether an earlier run of this job began to write a file, and did not come to its end."""
@@ -142,13 +146,13 @@ class Journal:
 
     def begin(self, given: Given, files: Iterable[Path]) -> None:
         """Say which files are about to be written."""
-        self._file.write(_line({"begin": str(given), "files": [str(path) for path in files]}))
+        self._file.write(_line({"begin": told(given), "files": [str(path) for path in files]}))
 
     def finish(self, given: Given, marks: dict[str, int], frame: int | None = None) -> None:
         """Say that a source, or a frame of it, is complete."""
-        what: dict[str, Any] = {"done": str(given)}
+        what: dict[str, Any] = {"done": told(given)}
         if frame is not None:
-            what = {"frame": frame, "of": str(given)}
+            what = {"frame": frame, "of": told(given)}
         self._file.write(_line(what | {"count": self.count, "marks": marks}))
 
     def end(self) -> None:

@@ -12,6 +12,7 @@ from vovnet.detect.pictures import Picture
 from vovnet.errors import ImageError, VovnetError
 from vovnet.predict.frames import Frame
 from vovnet.predict.kinds import is_camera
+from vovnet.predict.row import told
 from vovnet.predict.video import displayed, import_av
 from vovnet.text import one_line
 
@@ -54,11 +55,11 @@ class _Camera:
             tries = 0 if self.read > before else tries
             wait = _WAITS[min(tries, len(_WAITS) - 1)] * self._owner.patience
             tries += 1
-            self._owner.tell(f"{one_line(self.source)}: lost ({reason}); again in {wait:g} s")
+            self._owner.tell(f"{one_line(told(self.source))}: lost ({reason}); again in {wait:g} s")
             self._owner.stopped.wait(wait)
 
     def _fail(self, reason: str, *, known: bool) -> None:
-        why = f"{one_line(self.source)}: cannot be opened ({reason}); check it, or the camera"
+        why = f"{one_line(told(self.source))}: cannot be opened ({reason}); check it, or the camera"
         with self._owner.fresh:
             self.error = reason if known else why
             self._owner.fresh.notify_all()
@@ -68,7 +69,9 @@ class _Camera:
         av = import_av()
         with _opened(av, self.source) as container:
             if not container.streams.video:
-                raise ImageError(f"{one_line(self.source)}: holds no video; check the address")
+                raise ImageError(
+                    f"{one_line(told(self.source))}: holds no video; check the address"
+                )
             stream = container.streams.video[0]
             for frame in container.decode(stream):
                 if self._owner.stopped.is_set():
@@ -133,7 +136,7 @@ class Live:
         for camera in self._cameras:
             camera.thread.join(0.5)
             if camera.read:
-                name = one_line(camera.source)
+                name = one_line(told(camera.source))
                 self.tell(f"{name}: {camera.read} frames, {camera.dropped} dropped")
 
     @property
@@ -169,7 +172,7 @@ class Live:
 
 def _frame(camera: _Camera, shot: _Shot) -> Frame:
     try:
-        image = displayed(shot.frame, one_line(camera.source))
+        image = displayed(shot.frame, one_line(told(camera.source)))
     except VovnetError as error:
         return Frame(camera.source, error=str(error), video=True)
     seen = Picture(image, (image.height, image.width))

@@ -1,5 +1,6 @@
 """What one picture, or one frame of a video, came to."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,12 @@ from vovnet.detections import Detections
 
 # A picture or a video as a file; or an address, a camera's number, "-" for standard input.
 Given = Path | str
+
+
+def told(given: Given) -> str:
+    """A source as it is told and written down: without the password of an address."""
+    name = str(given)
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", name) if "@" in name else name
 
 
 class Row(NamedTuple):
@@ -30,7 +37,7 @@ class Row(NamedTuple):
 
     def to_dict(self) -> dict:
         """What `vovnet predict --json` prints for this file."""
-        row: dict = {"path": str(self.path)}
+        row: dict = {"path": told(self.path)}
         if self.frame is not None:
             row |= {"frame": self.frame, "time": self.time}
         if self.detections is None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vovnet.errors import ImageError, MissingExtraError
 from vovnet.images import MAX_PIXELS
-from vovnet.predict.row import Given
+from vovnet.predict.row import Given, told
 from vovnet.text import one_line
 
 _TURNS = {
@@ -44,7 +44,7 @@ def read_video(given: Given, *, every: int = 1, start: int = 0) -> Iterator[Shot
     Raises `ImageError` for what is no video; after the sound frames, for one that is damaged.
     """
     av = import_av()
-    name, number = one_line(given), -1
+    name, number = one_line(told(given)), -1
     try:
         with av.open(str(given)) as container:
             if not container.streams.video:

@@ -7,6 +7,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, build_opener
 
 from vovnet.errors import ImageError
+from vovnet.predict.row import told
 from vovnet.text import one_line
 
 MAX_BYTES = 100_000_000
@@ -22,7 +23,7 @@ def fetch(
 
     Raises `ImageError` for what is no picture, does not come, or passes a limit.
     """
-    name = one_line(address)
+    name = one_line(told(address))
     try:
         request = Request(address, headers={"User-Agent": "vovnet", "Accept": "image/*, */*"})
         with build_opener().open(request, timeout=wait) as answer:

@@ -16,7 +16,7 @@ from vovnet.detections import Detections
 from vovnet.errors import VovnetError
 from vovnet.files import write_atomically
 from vovnet.predict.appending import AppendFile
-from vovnet.predict.row import Row
+from vovnet.predict.row import Row, told
 from vovnet.predict.videofile import VideoFile
 
 Draw = Callable[[Image.Image, Detections], Image.Image]
@@ -267,7 +267,7 @@ class Table(Growing):
         row = item.row
         if row.detections is None:
             return ""
-        where = {"path": str(row.path), "frame": row.frame, "time": row.time}
+        where = {"path": told(row.path), "frame": row.frame, "time": row.time}
         text = io.StringIO()
         table = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
         table.writerows(where | one for one in row.detections.to_rows())
@@ -286,7 +286,7 @@ class CocoResults(Growing):
         if row.detections is None:
             return ""
         number = round((row.time or 0) * 1000) if item.live else item.number
-        where = {"file_name": str(row.path)}
+        where = {"file_name": told(row.path)}
         if row.frame is not None:
             where |= {"frame": row.frame}
         text = ""
