@@ -178,6 +178,15 @@ def test_serve_says_what_brings_it(cli, tmp_path):
     )
 
 
+def test_a_video_says_what_it_needs(cli, tmp_path):
+    outcome = cli("predict", "clip.mp4", "--no-save", cwd=tmp_path)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr == (
+        "vovnet: av is not installed, and a video needs it; "
+        "install it with: pip install 'vovnet[video]'\n"
+    )
+
+
 def test_python_says_so_too(light, tmp_path):
     outcome = light("from vovnet import create_model", cwd=tmp_path)
     assert outcome.stderr.splitlines()[-1] == f"vovnet.errors.MissingExtraError: {TORCH}"

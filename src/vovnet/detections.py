@@ -21,7 +21,8 @@ class Detections:
     `boxes` is N×4 float32 xyxy in pixels of the original image, continuous coordinates (the whole
     of a W×H image is (0, 0, W, H)); `scores` N float32; `labels` N int64, 0-based into `names`;
     `masks` N×H×W bool or None; `mask_scores` N float32 where masks have scores of their own (mask
-    scoring); `image_size` (height, width). Arrays are converted to these types.
+    scoring); `image_size` (height, width); `tracks` N int64, numbers that objects keep through a
+    video, where they are followed. Arrays are converted to these types.
 
     Raises ValueError for shapes that do not fit together.
     """
@@ -34,11 +35,12 @@ class Detections:
     image_size: tuple[int, int] | None = None
     path: Path | None = None
     mask_scores: np.ndarray | None = None
+    tracks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         arrays = {
             **dict.fromkeys(("boxes", "scores", "mask_scores"), np.float32),
-            "labels": np.int64,
+            **dict.fromkeys(("labels", "tracks"), np.int64),
             "masks": np.bool_,
         }
         for name, dtype in arrays.items():
@@ -59,6 +61,8 @@ class Detections:
             raise ValueError(f"masks must be ({count}, H, W), not {self.masks.shape}")
         if self.mask_scores is not None and self.mask_scores.shape != (count,):
             raise ValueError(f"mask_scores must be ({count},) like scores")
+        if self.tracks is not None and self.tracks.shape != (count,):
+            raise ValueError(f"tracks must be ({count},) like scores")
         if count and not 0 <= self.labels.min() <= self.labels.max() < len(self.names):
             raise ValueError(f"labels must lie in 0..{len(self.names) - 1}, the indices of names")
 
@@ -76,6 +80,7 @@ class Detections:
             labels=self.labels[index],
             masks=None if self.masks is None else self.masks[index],
             mask_scores=None if self.mask_scores is None else self.mask_scores[index],
+            tracks=None if self.tracks is None else self.tracks[index],
         )
 
     def to_dict(self) -> list[dict[str, Any]]:
@@ -83,7 +88,7 @@ class Detections:
 
         Plain Python floats in pixels of the original image. With masks every object has a
         "segmentation" too, COCO's compressed RLE {"size": [height, width], "counts"}; with scores
-        of their own a "mask_score".
+        of their own a "mask_score", followed through a video a "track".
         """
         objects: list[dict[str, Any]] = [
             {
@@ -98,7 +103,7 @@ class Detections:
         scores = () if self.mask_scores is None else self.mask_scores.tolist()
         for one, score in zip(objects, scores, strict=False):
             one["mask_score"] = score
-        return objects
+        return _tracked(objects, self.tracks)
 
     @classmethod
     def from_dict(
@@ -148,7 +153,7 @@ class Detections:
         if self.masks is not None:
             for result, mask in zip(results, self.masks, strict=True):
                 result["segmentation"] = _encode(mask)
-        return results
+        return _tracked(results, self.tracks)
 
     @classmethod
     def from_coco(
@@ -182,10 +187,11 @@ class Detections:
         """A table: one row an object, best first as found, with "label", "score" and the corners
         "x1", "y1", "x2", "y2" in pixels of the original image."""
         corners = ("x1", "y1", "x2", "y2")
-        return [
+        rows: list[dict[str, Any]] = [
             {"label": self.names[label], "score": score, **dict(zip(corners, box, strict=True))}
             for label, score, box in self._rows()
         ]
+        return _tracked(rows, self.tracks)
 
     def to_yolo(self, *, scores: bool = False) -> list[str]:
         """Lines of a YOLO label file: class, centre x, centre y, width and height, the latter four
@@ -255,6 +261,13 @@ class Detections:
     def _rows(self) -> list[tuple[int, float, list[float]]]:
         columns = (self.labels.tolist(), self.scores.tolist(), self.boxes.tolist())
         return list(zip(*columns, strict=True))
+
+
+def _tracked(rows: list[dict[str, Any]], tracks: np.ndarray | None) -> list[dict[str, Any]]:
+    """The rows, each with its "track" where objects are followed."""
+    for row, track in zip(rows, () if tracks is None else tracks, strict=False):
+        row["track"] = int(track)
+    return rows
 
 
 def _decode(rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:

@@ -121,3 +121,28 @@ def test_masks_are_tinted_where_they_are_and_neighbours_differ():
     assert (first < 255).any()
     assert np.abs(first - second).sum() > 60
     assert (pixels[35, 20] == 255).all()  # in the box, outside the mask
+
+
+def test_captions_that_would_bury_an_object_are_left_out():
+    small = (100, 100, 110, 110), (100, 88, 112, 98)
+    image = Image.new("RGB", (400, 300), "white")
+    many = found(*small, (250, 100, 380, 250), labels=[0, 0, 1])
+
+    def inked(captions: str) -> int:
+        drawn = np.asarray(draw_detections(image, many, captions=captions))
+        return int((drawn != 255).any(2).sum())
+
+    assert inked("off") < inked("auto") < inked("on")
+    large = found((250, 100, 380, 250), labels=[1])
+    auto, on = (draw_detections(image, large, captions=how) for how in ("auto", "on"))
+    assert auto.tobytes() == on.tobytes()
+
+
+def test_lines_are_as_wide_as_asked_for():
+    image = Image.new("RGB", (400, 300), "white")
+    for width in (1, 5):
+        drawn = draw_detections(
+            image, found((100, 100, 200, 200)), captions="off", line_width=width
+        )
+        row = np.asarray(drawn)[150]
+        assert (row != 255).any(1).sum() == 2 * width

@@ -11,7 +11,7 @@ from vovnet.evaluate.run import detect_records
 from vovnet.images import open_image
 from vovnet.models.weights import load_detector
 from vovnet.predict import Row, predict_files
-from vovnet.predict.run import _AHEAD
+from vovnet.predict.stream import _AHEAD
 
 CONF = 0.0105  # random weights score every class near 0.01
 

@@ -12,7 +12,16 @@ from vovnet.predict import expand_sources, find_sources
 def here(tmp_path, monkeypatch) -> Path:
     """The working folder, with pictures: names and suffixes matter here, contents do not."""
     monkeypatch.chdir(tmp_path)
-    for name in ("b.jpg", "a.PNG", "c.jpeg", "notes.txt", ".hidden.jpg", "._b.jpg", "x[1].jpg"):
+    for name in (
+        "b.jpg",
+        "a.PNG",
+        "c.jpeg",
+        "notes.txt",
+        "notes.dat",
+        ".hidden.jpg",
+        "._b.jpg",
+        "x[1].jpg",
+    ):
         (tmp_path / name).touch()
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "d.jpg").touch()
@@ -27,7 +36,7 @@ def expanded(*sources: str) -> list[str]:
 
 
 def test_files_are_taken_as_they_are(here):
-    assert expanded("b.jpg", "notes.txt", "missing.jpg") == ["b.jpg", "notes.txt", "missing.jpg"]
+    assert expanded("b.jpg", "notes.dat", "missing.jpg") == ["b.jpg", "notes.dat", "missing.jpg"]
 
 
 def test_a_folder_gives_its_pictures_sorted_by_name(here):
@@ -121,7 +130,7 @@ def test_what_is_left_out_is_counted_by_kind(here):
     ]
     assert list(map(str, found.left_out["*"])) == ["2 folders"]
     assert list(map(str, find_sources(["."]).left_out["."])) == [
-        *("1 text file (.txt)", "2 hidden pictures (.jpg)", "2 folders")
+        *("1 text file (.txt)", "1 other file (.dat)", "2 hidden pictures (.jpg)", "2 folders")
     ]
 
 

@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # file names need not be text
             stream.reconfigure(errors=PLAIN)
     try:
-        refuse_habits(sys.argv[1:] if arguments is None else arguments, _options_of)
+        arguments = _with_stdin_named(sys.argv[1:] if arguments is None else arguments)
+        refuse_habits(arguments, _options_of)
         result = app(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
@@ -70,6 +71,15 @@ def main(arguments: list[str] | None = None) -> int:
         # What an interrupted import makes of it says nothing.
         return _fail("stopped", EXIT_STOPPED) if interrupted() else _explain(error)
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _with_stdin_named(arguments: list[str]) -> list[str]:
+    """The arguments with "-" for standard input, which the parser takes for an option, as a file;
+    behind --jsonl it is standard output."""
+    return [
+        "/dev/stdin" if word == "-" and before != "--jsonl" else word
+        for before, word in zip(["", *arguments], arguments, strict=False)
+    ]
 
 
 def _options_of(verb: str) -> set[str]:

@@ -27,9 +27,10 @@ _KEYS = frozenset(
         *("config", "out", "save"),
     )
 )
+_SAVED = ("txt", "csv", "coco", "crops")
 _SWITCHES = {
     *("save", "memory", "sync-bn", "pixels", "layers", "drop-unknown", "json", "overwrite"),
-    "force",
+    *("force", "recursive", "resume", "keep-all", "track", *(f"save-{kind}" for kind in _SAVED)),
 }
 _NEGATABLE = {"save", "memory", "sync-bn", "pixels"}
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -1,7 +1,10 @@
 """The verb predict."""
 
+import json
 import os
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +17,13 @@ from vovnet.cli._options import (
     Shown,
     exit_code,
 )
-from vovnet.cli._print import note, print_json
+from vovnet.cli._predict_options import Reads, Writes, job_facts
+from vovnet.cli._print import note
+from vovnet.cli._progress import Progress
 from vovnet.errors import VovnetError
 
 if TYPE_CHECKING:
-    from vovnet.predict import Sources
+    from vovnet.predict import Row, Sources
 
 
 def predict(
@@ -26,52 +31,133 @@ def predict(
     *,
     choice: Choice = Choice(),  # noqa: B008  # frozen
     shown: Shown = Shown(),  # noqa: B008
+    reads: Reads = Reads(),  # noqa: B008
+    writes: Writes = Writes(),  # noqa: B008
     out: Path | None = None,
     overwrite: Overwrite = False,
     save: bool = True,
     as_json: Json = False,
 ) -> int:
-    """Find objects in pictures; print them, and draw them into annotated copies.
+    """Find objects in pictures, videos and live streams; print them, and draw them into annotated
+    copies.
 
     A source that cannot be read does not keep the others from being done; what a folder holds
-    beside pictures is told.
+    beside pictures is told. Of videos and streams, --json prints a line for each frame.
 
     Parameters
     ----------
     sources
-        Files, folders, globs, or skimage:NAME for a photograph inside scikit-image.
+        Files, folders, globs, videos, a .txt file that lists them, - for such a list on standard
+        input, http(s) and rtsp addresses, 0 for the first camera, or skimage:NAME for a photograph
+        inside scikit-image.
     out
         Folder for the annotated pictures (default: the next runs/predict/...). Nothing there is
         replaced.
     overwrite
         Replace earlier annotated pictures in --out, but never one of the sources.
     save
-        Write annotated pictures.
+        Write annotated pictures and videos.
     """
-    from vovnet.predict import find_sources, predict_files
+    from vovnet.predict import find_sources
+    from vovnet.predict.job import Taking, open_job
+    from vovnet.predict.plan import Outputs, count_rows, endless
+    from vovnet.predict.stream import looker
 
-    found = find_sources(sources)
-    detector = choice.resolved().load()
-    options = shown.options(detector.names) | {"overwrite": overwrite}
+    writes.check(out, as_json=as_json)
+    chosen, tiling = choice.resolved(), reads.tiling()
+    taking = Taking(
+        every=reads.every,
+        batch=reads.batch,
+        keep_all=reads.keep_all,
+        max_fps=reads.max_fps,
+        track_from=shown.conf if reads.track else None,
+        count_line=reads.line(),
+        facts=job_facts(chosen, shown, reads, writes, save),
+        tell=note,
+    )
+    found = find_sources(sources, recursive=reads.recursive)
+    detector = chosen.load()
+    look = looker(detector, shown.options(detector.names), tiling, track=reads.track)
+    side = None if tiling else max(detector.input_spec.size)
     if out is not None:
-        _check_out(out, found.files)
-    rows = _tell_sources(found)
-    try:
-        with run_folder("predict", "predict", out) if save else nullcontext() as folder:
-            for row in predict_files(detector, found.files, out=folder, **options):
-                rows.append(row.to_dict())
-                if row.error is not None:
-                    note(row.error)
-                elif not as_json:
-                    _print_row(rows[-1])
-    finally:  # also when stopped: what was found is not lost
-        if as_json and rows:
-            print_json(rows)
-    tried = [row for row in rows if "left_out" not in row]
-    failed = sum("error" in row for row in tried)
-    if folder is not None and failed < len(tried) and not as_json:
+        _check_out(out, [path for path in found.files if isinstance(path, Path)])
+    foldered = save or writes.into_folder or out is not None
+    with run_folder("predict", "predict", out) if foldered else nullcontext() as folder:
+        outputs = Outputs(
+            out=folder,
+            drawn=save,
+            jsonl=writes.jsonl,
+            txt=writes.save_txt,
+            csv=writes.save_csv,
+            coco=writes.save_coco,
+            crops=writes.save_crops,
+            overwrite=overwrite,
+            resume=writes.resume,
+            labels=writes.labels,
+            line_width=writes.line_width,
+        )
+        with open_job(found, outputs, taking) as job:
+            told, rows = _tell_sources(found), job.rows(look, side)
+            progress = Progress(lambda: count_rows(found, reads.every), lambda: job.skipped)
+            show = _shown_rows(as_json, writes.jsonl == "-", lines=endless(found))
+            failed, tried = _print_rows(told, rows, progress, show, as_json)
+    if folder is not None and failed < tried and not as_json and writes.jsonl != "-":
         print(folder)
-    return exit_code(failed, len(tried))
+    return exit_code(failed, tried)
+
+
+def _print_rows(
+    told: list[dict[str, Any]],
+    rows: Iterable["Row"],
+    progress: Progress,
+    shown: AbstractContextManager[Any],
+    as_json: bool,
+) -> tuple[int, int]:
+    """Print every row as it comes; how many failed, and of how many."""
+    failed = tried = sum("error" in row for row in told)
+    with shown as show:
+        for source in told if as_json else ():
+            show(source)
+        for row in rows:
+            progress.clear()
+            tried += 1
+            failed += row.error is not None
+            if row.error is not None:
+                note(row.error)
+            if as_json or row.error is None:
+                show(row.to_dict())
+            progress.advance()
+        progress.clear()
+    return failed, tried
+
+
+def _shown_rows(as_json: bool, silent: bool, *, lines: bool) -> AbstractContextManager[Any]:
+    """The function that prints a row on standard output; nothing where that has other use."""
+    if as_json:
+        return _json_rows(lines)
+    return nullcontext((lambda row: None) if silent else _print_row)
+
+
+@contextmanager
+def _json_rows(lines: bool) -> Iterator[Any]:
+    """A function that prints a row: as a line, or else into one indented list, whose end is printed
+    also if this is stopped. Nothing is printed if there is no row."""
+    count = 0
+
+    def show(row: dict[str, Any]) -> None:
+        nonlocal count
+        if lines:
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+        else:
+            text = json.dumps([row], indent=2, ensure_ascii=False)
+            print(f"{'[' if not count else ','}\n{text[2:-2]}", end="")
+        count += 1
+
+    try:
+        yield show
+    finally:
+        if count and not lines:
+            print("\n]")
 
 
 def _tell_sources(found: "Sources") -> list[dict[str, Any]]:
@@ -97,6 +183,15 @@ def _check_out(folder: Path, pictures: list[Path]) -> None:
 
 def _print_row(row: dict[str, Any]) -> None:
     found = row["detections"]
+    if "frame" in row:
+        crossed = "".join(
+            f"; {label} {count['in']} in, {count['out']} out"
+            for label, count in row.get("counts", {}).items()
+        )
+        counts = Counter(item["label"] for item in found)
+        words = ", ".join(f"{count} {label}" for label, count in counts.items()) or "nothing"
+        print(f"{row['path']} {row['frame']} ({row['time']:.2f} s): {words}{crossed}", flush=True)
+        return
     print(
         f"{row['path']}: {len(found)} found" + (f" -> {row['annotated']}" * bool(row["annotated"]))
     )

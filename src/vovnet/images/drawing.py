@@ -36,16 +36,32 @@ class Drawable(Protocol):
         ...
 
     @property
+    def tracks(self) -> np.ndarray | None:
+        """N, where objects are followed through a video."""
+        ...
+
+    @property
     def masks(self) -> np.ndarray | None:
         """N×H×W bool."""
         ...
 
 
-def draw_detections(image: Image.Image, detections: Drawable) -> Image.Image:
+_MARGIN = 3  # pixels around a caption's text
+CAPTIONS = ("auto", "on", "off")
+
+
+def draw_detections(
+    image: Image.Image,
+    detections: Drawable,
+    *,
+    captions: str = "on",
+    line_width: int | None = None,
+) -> Image.Image:
     """A copy of an RGB image with a box and "name score" for every detection, best on top.
 
     Masks are laid over the picture half transparent. What EXIF turns for display is turned first,
-    as `Detector.detect` does.
+    as `Detector.detect` does. `captions` "auto" leaves out those that would bury an object, and
+    draws thinner boxes around small ones; `line_width` is that of all, in pixels.
     """
     from PIL import ImageDraw, ImageFont  # only if something is drawn: they take time to import
 
@@ -53,14 +69,28 @@ def draw_detections(image: Image.Image, detections: Drawable) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     unit = max(image.size) / 640
     width = max(2, round(3 * unit))
+    auto = captions == "auto"
     font = ImageFont.load_default(size=max(11, round(16 * unit)))
     for i in reversed(range(len(detections.labels))):
         label = int(detections.labels[i])
         colour = _colour(label, len(detections.names))
         box = [float(v) for v in detections.boxes[i]]
-        draw.rectangle(box, outline=colour, width=width)
-        _caption(draw, box, f"{detections.names[label]} {detections.scores[i]:.2f}", colour, font)
+        thin = min(width, max(1, int(min(box[2] - box[0], box[3] - box[1]) / 8)))
+        draw.rectangle(box, outline=colour, width=line_width or (thin if auto else width))
+        text = f"{detections.names[label]} {detections.scores[i]:.2f}"
+        if detections.tracks is not None:
+            text = f"#{detections.tracks[i]} {text}"
+        plate = _plate(draw, box, text, font)
+        if captions == "on" or (auto and not _buries(plate, detections.boxes)):
+            _caption(draw, plate, text, colour, font)
     return canvas
+
+
+def _buries(plate: tuple[float, float, float, float], boxes: np.ndarray) -> bool:
+    """Whether a caption's plate hides more than half of any object."""
+    low, high = np.maximum(boxes[:, :2], plate[:2]), np.minimum(boxes[:, 2:], plate[2:])
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(1e-6).prod(1)
+    return bool(((high - low).clip(0).prod(1) > areas / 2).any())
 
 
 def _with_masks(image: Image.Image, detections: Drawable) -> Image.Image:
@@ -77,20 +107,31 @@ def _with_masks(image: Image.Image, detections: Drawable) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _caption(
+def _plate(
     draw: "ImageDraw.ImageDraw",
     box: list[float],
+    text: str,
+    font: "ImageFont.FreeTypeFont | ImageFont.ImageFont",
+) -> tuple[float, float, float, float]:
+    """Where a caption lies: above the box's corner, or inside it at the image's upper edge."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    height = bottom - top + 2 * _MARGIN
+    y = box[1] - height
+    y = y if y >= 0 else box[1]
+    return box[0], y, box[0] + right - left + 2 * _MARGIN, y + height
+
+
+def _caption(
+    draw: "ImageDraw.ImageDraw",
+    plate: tuple[float, float, float, float],
     text: str,
     colour: tuple[int, int, int],
     font: "ImageFont.FreeTypeFont | ImageFont.ImageFont",
 ) -> None:
-    """A filled label above the box's corner, or inside it at the image's upper edge."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    height, margin = bottom - top, 3
-    y = box[1] - height - 2 * margin
-    y = y if y >= 0 else box[1]
-    draw.rectangle((box[0], y, box[0] + right - left + 2 * margin, y + height + 2 * margin), colour)
-    draw.text((box[0] + margin - left, y + margin - top), text, (255, 255, 255), font)
+    """A filled label."""
+    left, top, _, _ = draw.textbbox((0, 0), text, font=font)
+    draw.rectangle(plate, colour)
+    draw.text((plate[0] + _MARGIN - left, plate[1] + _MARGIN - top), text, (255, 255, 255), font)
 
 
 def _colour(label: int, count: int) -> tuple[int, int, int]:

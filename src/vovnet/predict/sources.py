@@ -1,26 +1,32 @@
-"""Which image files a list of files, folders and globs means."""
+"""Which pictures, videos and live sources a list of files, folders, globs and addresses means."""
 
 import glob
 import importlib.util
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from vovnet.data.left_out import LeftOut, count_left_out
 from vovnet.errors import ImageError, MissingExtraError, UnknownNameError, VovnetError
 from vovnet.images import is_picture
+from vovnet.predict.kinds import Kind, kind_of
+from vovnet.predict.row import Given
 
 _SKIMAGE = "skimage:"
+STDIN = "-"
+JOURNAL = ".predict.jsonl"  # marks a folder that `vovnet predict` wrote
 
 
 class Sources(NamedTuple):
-    """Image files in order, without repeats; sources that give none, with the reason; and what
-    folders and patterns hold beside pictures, by source."""
+    """Files and addresses in order, without repeats ("-" is standard input); live sources; sources
+    that give none, with the reason; and what folders and patterns hold beside pictures, by source.
+    """
 
-    files: list[Path]
+    files: list[Given]
     faults: dict[str, VovnetError]
     left_out: dict[str, list[LeftOut]]
+    live: list[str]
 
 
 def expand_sources(sources: Iterable[str]) -> list[Path]:
@@ -28,57 +34,122 @@ def expand_sources(sources: Iterable[str]) -> list[Path]:
     found = find_sources(sources)
     for fault in found.faults.values():
         raise fault
-    return found.files
+    for given in (*found.live, *(given for given in found.files if isinstance(given, str))):
+        raise ImageError(f"{given}: is no file; give pictures as files")
+    return [Path(given) for given in found.files]
 
 
-def find_sources(sources: Iterable[str]) -> Sources:
-    """The image files that are meant; a bad source hinders no other.
+def find_sources(sources: Iterable[str], *, recursive: bool = False) -> Sources:
+    """The pictures, videos and live sources that are meant; a bad source hinders no other.
 
-    A folder gives the images directly inside it, by suffix, sorted, without hidden ones; a pattern
-    with * ? or [ is expanded here as a shell would; "skimage:NAME" is a picture inside the
-    scikit-image package; anything else is taken as a file, existing or not, so that opening it can
-    say what is wrong.
+    A folder gives the images directly inside it, by suffix, sorted, without hidden ones, and if
+    `recursive` those of its folders, but for what `predict` wrote; a pattern with * ? or [ is
+    expanded here as a shell would; an existing .txt file lists files and addresses, one a line;
+    "-" is standard input, http(s) and rtsp addresses and a camera's number are what they are;
+    "skimage:NAME" is a picture inside the scikit-image package; anything else is taken as a file,
+    existing or not, so that opening it can say what is wrong.
     """
-    files: dict[Path, None] = {}
+    files: dict[Given, None] = {}
     faults: dict[str, VovnetError] = {}
     left_out: dict[str, list[LeftOut]] = {}
+    live: dict[str, None] = {}
     for source in sources:
         try:
-            found, rest = _expand(source)
+            if _is_live(source):
+                live[source] = None
+                continue
+            found, rest = _expand(source, recursive)
         except VovnetError as error:
             faults[source] = error
             continue
         files |= dict.fromkeys(found)
         if rest:
             left_out[source] = rest
-    return Sources(list(files), faults, left_out)
+    return Sources(list(files), faults, left_out, list(live))
 
 
-def _expand(source: str) -> tuple[list[Path], list[LeftOut]]:
+def _is_live(source: str) -> bool:
+    kind = kind_of(source)
+    if kind is Kind.WEB and not is_picture(source.partition("?")[0]):
+        from vovnet.predict.web import is_live
+
+        return is_live(source)
+    return kind is Kind.LIVE
+
+
+def _expand(source: str, recursive: bool) -> tuple[list[Given], list[LeftOut]]:
+    if source in (STDIN, "/dev/stdin"):
+        return [STDIN], []
+    if "://" in source:
+        return [source], []
     if source.startswith(_SKIMAGE):
         return [_skimage_photograph(source.removeprefix(_SKIMAGE))], []
     if os.path.isdir(source):
-        return _in_folder(Path(source))
+        return _in_folder(Path(source), recursive)
     if not os.path.lexists(source) and any(c in source for c in "*?["):
         matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
         folders = [path for path in matches if os.path.isdir(path)]
         if len(folders) == len(matches):
             raise ImageError(f"{source}: matches no file; check the pattern")
         return [path for path in matches if path not in folders], count_left_out(folders)
+    if source.lower().endswith(".txt") and os.path.isfile(source):
+        return _in_list(Path(source)), []
     return [Path(source)], []
 
 
-def _in_folder(folder: Path) -> tuple[list[Path], list[LeftOut]]:
+def _in_list(path: Path) -> list[Given]:
+    """What a text file lists; a path is the working folder's, or else the list's own folder's."""
+    from vovnet.predict.frames import names_in
+
     try:
-        listed = sorted(folder.iterdir())
+        with path.open("rb") as file:
+            listed = names_in(file)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+    if not listed:
+        raise ImageError(f"{path}: lists nothing; write one path or address a line")
+    return [_beside(path, given) for given in listed]
+
+
+def _beside(path: Path, given: Given) -> Given:
+    if isinstance(given, str) or os.path.lexists(given):
+        return given
+    return there if os.path.lexists(there := path.parent / given) else given
+
+
+def _in_folder(folder: Path, recursive: bool) -> tuple[list[Given], list[LeftOut]]:
+    found: list[Given] = []
+    rest: list[Path] = []
+    for path in _walk(folder) if recursive else _listed(folder):
+        (found if _is_shown_picture(path) else rest).append(path)
+    left_out = count_left_out(rest)
+    if not found:
+        holds = f" (it holds {', '.join(map(str, left_out))})" if left_out else ""
+        deeper = any(kind.kind == "folder" for kind in left_out) and not recursive
+        mend = ", or --recursive" * deeper
+        raise ImageError(
+            f"{folder}: no images in this folder{holds}; give one with images in it{mend}"
+        )
+    return found, left_out
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
     except OSError as error:
         raise ImageError(f"{folder}: cannot be listed ({error.strerror})") from None
-    found = [path for path in listed if _is_shown_picture(path)]
-    rest = count_left_out(path for path in listed if not _is_shown_picture(path))
-    if not found:
-        holds = f" (it holds {', '.join(map(str, rest))})" if rest else ""
-        raise ImageError(f"{folder}: no images in this folder{holds}; give one with images in it")
-    return found, rest
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files of a folder and of those in it, but for hidden ones, links, and `predict`'s own."""
+    deeper = []
+    for path in _listed(folder):
+        if path.is_symlink() or not os.path.isdir(path):
+            yield path
+        elif not path.name.startswith(".") and not (path / JOURNAL).exists():
+            deeper.append(path)
+    for path in deeper:
+        yield from _walk(path)
 
 
 def _is_shown_picture(path: Path) -> bool:

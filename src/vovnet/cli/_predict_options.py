@@ -1,0 +1,107 @@
+"""The options of predict beyond those that other verbs share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from vovnet.cli._options import Choice, Shown
+from vovnet.errors import VovnetError
+
+if TYPE_CHECKING:
+    from vovnet.detect.tiles import Tiling
+
+Flag = Annotated[bool, Parameter(negative=())]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reads:
+    """How sources are read."""
+
+    recursive: Flag = False
+    """Also take the pictures of the folders in folders."""
+    every: int = 1
+    """Of a video every N-th frame."""
+    batch: int = 1
+    """Pictures that the detector is given at once."""
+    keep_all: Flag = False
+    """Of a live source all frames in turn (default: the newest, the others are dropped)."""
+    max_fps: float | None = None
+    """Of a live source at most so many frames a second."""
+    tile: int | None = None
+    """Look at large pictures in squares of so many pixels, then at the whole."""
+    overlap: float = 0.2
+    """By what share of their side such squares overlap."""
+    track: Flag = False
+    """Follow objects through videos: each keeps its number."""
+    count_line: str | None = None
+    """Count who crosses the line X1,Y1,X2,Y2 in videos, in and out; needs --track."""
+
+    def tiling(self) -> "Tiling | None":
+        """The squares, if there are any; raises `VovnetError` for such as make no sense."""
+        from vovnet.detect.tiles import Tiling
+
+        return None if self.tile is None else Tiling(self.tile, self.overlap)
+
+    def line(self) -> tuple[float, float, float, float] | None:
+        """The ends of the count line; raises `VovnetError` for what is none."""
+        if self.count_line is None:
+            return None
+        if not self.track:
+            raise VovnetError("--count-line: needs tracks; add --track")
+        try:
+            x1, y1, x2, y2 = map(float, self.count_line.split(","))
+        except ValueError:
+            raise VovnetError(
+                f"--count-line {self.count_line}: give two points in pixels, X1,Y1,X2,Y2"
+            ) from None
+        return x1, y1, x2, y2
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Writes:
+    """What is written beside annotated pictures."""
+
+    jsonl: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
+    """A file for lines of JSON, one a picture or frame, as they arise; - is standard output."""
+    save_txt: Flag = False
+    """Write YOLO's label files, with scores: OUT/labels/NAME.txt."""
+    save_csv: Flag = False
+    """Write a table, one line an object: OUT/detections.csv."""
+    save_coco: Flag = False
+    """Write COCO's results: OUT/coco.json."""
+    save_crops: Flag = False
+    """Write every object as a picture: OUT/crops/LABEL/NAME-NUMBER.png."""
+    resume: Flag = False
+    """Go on with the job in --out that was stopped; each source is done once."""
+    labels: Literal["auto", "on", "off"] = "auto"
+    """Captions in annotated pictures; auto leaves out those that would bury an object."""
+    line_width: int | None = None
+    """Pixels of the boxes' lines (default: by the picture's size, thinner for small objects)."""
+
+    @property
+    def into_folder(self) -> bool:
+        """Whether anything of it needs the folder."""
+        return self.save_txt or self.save_csv or self.save_coco or self.save_crops
+
+    def check(self, out: Path | None, *, as_json: bool) -> None:
+        """Raise `VovnetError` for options that do not go together."""
+        if self.resume and out is None:
+            raise VovnetError("--resume: give the job's folder, --out runs/predict/NAME")
+        if self.jsonl == "-" and as_json:
+            raise VovnetError("--jsonl -: writes to standard output like --json; give one of them")
+        if self.line_width is not None and self.line_width < 1:
+            raise VovnetError(f"--line-width {self.line_width}: must be at least 1")
+
+
+def job_facts(choice: Choice, shown: Shown, reads: Reads, writes: Writes, save: bool) -> Any:
+    """The options that decide on results, by name: a job is resumed with the same ones."""
+    facts = {f"--{name}": value for name, value in vars(choice).items() if name != "config"}
+    facts |= {f"--{name}": value for name, value in vars(shown).items()}
+    facts |= {"--every": reads.every, "--save": save, "--tile": reads.tile}
+    facts |= {"--overlap": reads.overlap, "--track": reads.track, "--count-line": reads.count_line}
+    facts |= {f"--{name}": value for name, value in vars(writes).items() if name != "resume"}
+    return tuple((name.replace("_", "-"), value) for name, value in facts.items())
