@@ -178,7 +178,7 @@ def _described(path: Path, describe: str | Path | None) -> Description:
     if describe is None and not beside.is_file():
         raise WeightsError(
             f"{path}: does not say how it is to be read, and {beside.name} beside it is missing; "
-            f"vovnet describe {path} proposes one"
+            f"vovnet describe {path} --out {beside} proposes one"
         )
     return read_description(Path(describe) if describe is not None else beside)
 
