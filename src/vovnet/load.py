@@ -15,7 +15,7 @@ from vovnet.limits import usable_cores
 from vovnet.shipped import has_torch, need_torch, shipped_onnx, weights_path
 
 # Runtimes that read an ONNX file as a detector, and in which precision without more ado.
-_READERS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
+ONNX_READERS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
 
 
 def load_detector(
@@ -57,7 +57,7 @@ def load_detector(
     if runtime is None:
         runtime = "eager" if has_torch() else default_runtime(weights, device, imgsz)
     precision = precision or "fp32"
-    if precision in _READERS.get(runtime, ()):
+    if precision in ONNX_READERS.get(runtime, ()):
         twin = _twin(weights, device, imgsz)
         if twin is not None:
             return _open_onnx(twin, model, runtime, precision, device, threads, imgsz)
@@ -153,8 +153,10 @@ def _open_onnx(
     facts = {"precision": "fp32"} if foreign else _facts(path, session)
     own = facts["precision"]
     runtime, precision = runtime or "onnxruntime", precision or own
-    if runtime not in _READERS or precision not in (_READERS[runtime] if own == "fp32" else (own,)):
-        able = ", ".join(_READERS)
+    if runtime not in ONNX_READERS or precision not in (
+        ONNX_READERS[runtime] if own == "fp32" else (own,)
+    ):
+        able = ", ".join(ONNX_READERS)
         raise VovnetError(f"{path}: holds {own}, for {able}; not for {runtime} {precision}")
     if foreign:
         description = _described(path, describe)

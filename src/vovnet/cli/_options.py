@@ -91,7 +91,8 @@ class Choice:
             note=note,
         )
         when = "as measured before" if found.known else "measured now"
-        note(f"{found.runtime}: {found.ms:.1f} ms an image, eager {found.eager_ms:.1f}, {when}")
+        eager = "" if found.eager_ms is None else f", eager {found.eager_ms:.1f}"
+        note(f"{found.runtime}: {found.ms:.1f} ms an image{eager}, {when}")
         return found.runtime
 
 

@@ -76,6 +76,15 @@ def read_description(path: Path) -> Description:
     return Description.from_dict(values, str(path))
 
 
+def described(path: Path) -> bool:
+    """Whether a description lies beside an ONNX file; any other JSON there is none."""
+    try:
+        values = json.loads(path.with_suffix(".json").read_bytes()[:_LARGEST])
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and "layout" in values
+
+
 def _input(values: Any, source: str) -> InputSpec:
     _known(values, _INPUT, source, "input.")
     scale = values.get("scale", 1)

@@ -76,9 +76,13 @@ class ForeignDetector(AnyDetector):
             part = pixels[start : start + size]
             if len(part) < size:
                 part = np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
-            decoded = self.decode(self.outputs(part))
-            found += [_chosen(decoded, i, how) for i in range(len(part))]
+            found += self.chosen(self.outputs(part), how)
         return found[: len(pixels)]
+
+    def chosen(self, outputs: Outputs, how: Options) -> list[Found]:
+        """What outputs for a batch say is found in each of its inputs."""
+        decoded = self.decode(outputs)
+        return [_chosen(decoded, i, how) for i in range(len(decoded.boxes))]
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """The file's outputs by name, for a batch of inputs that it takes at once."""
