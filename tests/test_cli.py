@@ -59,7 +59,7 @@ def test_version_and_help(run):
     overview = run("--help")
     assert (overview.code, overview.err) == (0, "")
     verbs = ("models", "count", "bench", "doctor", "train", "val", "predict", "pick", "env")
-    for verb in (*verbs, "convert", "fetch"):
+    for verb in (*verbs, "describe", "convert", "fetch"):
         assert f" {verb} " in overview.out
         assert run(verb, "--help").code == 0
     assert "Exit codes" in overview.out

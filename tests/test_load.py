@@ -118,8 +118,8 @@ def test_a_strangers_onnx_file(tmp_path):
     path = tmp_path / "relu.onnx"
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
     assert refusal(WeightsError, path) == (
-        f"{path}: does not say how its outputs are to be read, for vovnet export did not write "
-        "it; vovnet bench measures it"
+        f"{path}: does not say how it is to be read, and relu.json beside it is missing; "
+        f"vovnet describe {path} --out {tmp_path / 'relu.json'} proposes one"
     )
 
 

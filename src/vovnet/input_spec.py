@@ -36,9 +36,10 @@ class Placement(NamedTuple):
 class InputSpec:
     """A network's input: size in pixels, how an image is fitted, and the normalisation.
 
-    `fit` "warp" stretches the image over the whole input; "letterbox" keeps its shape, centred,
-    the rest filled with `pad`. `mean` and `std` are per RGB channel in 0..255 units. `multiple`
-    tells which sizes the network takes; None means `size` only.
+    `fit` "warp" stretches the image over the whole input; "letterbox" keeps its shape, in the
+    middle or at the top left (`place`), the rest filled with `pad`. `mean` and `std` are per RGB
+    channel in 0..255 units, whatever order the network takes the `channels` in. `multiple` tells
+    which sizes the network takes; None means `size` only.
     """
 
     size: tuple[int, int]  # height, width
@@ -47,6 +48,8 @@ class InputSpec:
     std: tuple[float, float, float]
     pad: int = 114
     multiple: int | None = None
+    place: Literal["centre", "top left"] = "centre"
+    channels: Literal["rgb", "bgr"] = "rgb"
 
     def __post_init__(self) -> None:
         pair = isinstance(self.size, tuple) and len(self.size) == 2
@@ -54,6 +57,10 @@ class InputSpec:
             raise VovnetError(f"input size {self.size}: must be two whole numbers in 1..{_LARGEST}")
         if self.fit not in ("warp", "letterbox"):
             raise VovnetError(f"input fit {self.fit!r}: must be warp or letterbox")
+        if self.place not in ("centre", "top left"):
+            raise VovnetError(f"input place {self.place!r}: must be centre or top left")
+        if self.channels not in ("rgb", "bgr"):
+            raise VovnetError(f"input channels {self.channels!r}: must be rgb or bgr")
         for name, values in (("mean", self.mean), ("std", self.std)):
             numbers = isinstance(values, tuple) and len(values) == 3
             if not (numbers and all(isinstance(v, int | float) and isfinite(v) for v in values)):
@@ -74,8 +81,10 @@ class InputSpec:
         return replace(self, size=(side, side))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON; without place and channels where they are the usual ones, which
+        earlier versions do not know."""
+        usual = {"place": "centre", "channels": "rgb"}
+        return {key: value for key, value in asdict(self).items() if usual.get(key) != value}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "InputSpec":
@@ -105,6 +114,8 @@ class InputSpec:
         new_w = max(1, round(image.width * scale))
         new_h = max(1, round(image.height * scale))
         left, top = (width - new_w) // 2, (height - new_h) // 2
+        if self.place == "top left":
+            left, top = 0, 0
         canvas = np.full((height, width, 3), self.pad, dtype=np.uint8)
         small = image.resize((new_w, new_h), Image.Resampling.BILINEAR, reducing_gap=2.0)
         canvas[top : top + new_h, left : left + new_w] = np.asarray(small)
@@ -112,7 +123,9 @@ class InputSpec:
         return canvas, place
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 N×H×W×3 to float32 N×3×H×W, normalised."""
+        """uint8 N×H×W×3, RGB, to float32 N×3×H×W, normalised and in the order of `channels`."""
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         images = (pixels - mean) / std
+        if self.channels == "bgr":
+            images = images[..., ::-1]
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vovnet.detect.description import Description, read_description
 from vovnet.detect.file_detector import FileDetector, open_file_detector
-from vovnet.detect.sessions import Session, open_onnxruntime
+from vovnet.detect.foreign import ForeignDetector
+from vovnet.detect.sessions import Session, open_onnxruntime, open_openvino
 from vovnet.detect.sidecar import SIDECAR, Sidecar, read_sidecar
 from vovnet.errors import VovnetError, WeightsError
 from vovnet.limits import usable_cores
 from vovnet.shipped import has_torch, need_torch, shipped_onnx, weights_path
 
-# Runtimes that read an end-to-end ONNX file, and in which precision without more ado.
-_READERS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
+# Runtimes that read an ONNX file as a detector, and in which precision without more ado.
+ONNX_READERS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
 
 
 def load_detector(
@@ -27,8 +29,10 @@ def load_detector(
     imgsz: int | None = None,
     fuse: bool = False,
     calibration: Sequence[Any] = (),
+    describe: str | Path | None = None,
 ) -> Any:
-    """The detector of a shipped name, a weights file, a run's folder, or what `export` wrote.
+    """The detector of a shipped name, a weights file, a run's folder, or what `export` wrote; or
+    another project's ONNX file, as a JSON file beside it or `describe` tells (docs/foreign.md).
 
     `runtime` is one of `vovnet.runtimes.RUNTIMES`; left out, it is torch's eager mode, the
     exported file's own, or ONNX Runtime where torch is not installed. In torch the detector is a
@@ -42,16 +46,18 @@ def load_detector(
     `VovnetError` for what cannot be had, `MissingExtraError` for what is not installed.
     """
     path = Path(weights)
+    if describe is not None and path.suffix != ".onnx":
+        raise WeightsError(f"{weights}: only an .onnx file is described; leave out --describe")
     if (path / SIDECAR).is_file():
         sidecar = read_sidecar(path)
         _agree(str(weights), sidecar, model, runtime, precision, device, imgsz)
         return open_file_detector(path, sidecar, threads)
     if path.suffix == ".onnx":
-        return _open_onnx(path, model, runtime, precision, device, threads, imgsz)
+        return _open_onnx(path, model, runtime, precision, device, threads, imgsz, describe)
     if runtime is None:
         runtime = "eager" if has_torch() else default_runtime(weights, device, imgsz)
     precision = precision or "fp32"
-    if precision in _READERS.get(runtime, ()):
+    if precision in ONNX_READERS.get(runtime, ()):
         twin = _twin(weights, device, imgsz)
         if twin is not None:
             return _open_onnx(twin, model, runtime, precision, device, threads, imgsz)
@@ -70,7 +76,10 @@ def load_detector(
 
 
 def default_runtime(weights: str | Path, device: str = "cpu", imgsz: int | None = None) -> str:
-    """The runtime that starts fastest: ONNX Runtime for what ships as ONNX, else torch."""
+    """The runtime that starts fastest: ONNX Runtime for what is ONNX or ships as such, else
+    torch."""
+    if str(weights).endswith(".onnx"):
+        return "onnxruntime"
     return "eager" if _twin(weights, device, imgsz) is None else "onnxruntime"
 
 
@@ -130,18 +139,32 @@ def _open_onnx(
     device: str,
     threads: int | None,
     imgsz: int | None,
-) -> FileDetector:
-    """The detector of an end-to-end ONNX file, which says itself what it is."""
+    describe: str | Path | None = None,
+) -> FileDetector | ForeignDetector:
+    """The detector of an end-to-end ONNX file, which says itself what it is, or of another one,
+    which is described."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; check the path")
     threads = threads or usable_cores()
     session = open_onnxruntime(path, threads)
-    facts = _facts(path, session)
+    foreign = "vovnet" not in session.metadata
+    if describe is not None and not foreign:
+        raise WeightsError(f"{path}: says itself how it is to be read; leave out --describe")
+    facts = {"precision": "fp32"} if foreign else _facts(path, session)
     own = facts["precision"]
     runtime, precision = runtime or "onnxruntime", precision or own
-    if runtime not in _READERS or precision not in (_READERS[runtime] if own == "fp32" else (own,)):
-        able = ", ".join(_READERS)
+    if runtime not in ONNX_READERS or precision not in (
+        ONNX_READERS[runtime] if own == "fp32" else (own,)
+    ):
+        able = ", ".join(ONNX_READERS)
         raise VovnetError(f"{path}: holds {own}, for {able}; not for {runtime} {precision}")
+    if foreign:
+        description = _described(path, describe)
+        said = Sidecar(path.stem, description.names, description.input, runtime, precision, {})
+        _agree(str(path), said, model, runtime, precision, device, imgsz)
+        if runtime == "openvino":
+            session = open_openvino(path, precision, threads)
+        return ForeignDetector(path, description, session, runtime, precision)
     facts |= {"runtime": runtime, "precision": precision, "files": {path.name: ""}}
     sidecar = Sidecar.from_dict(facts, str(path))
     _agree(str(path), sidecar, model, runtime, precision, device, imgsz)
@@ -151,14 +174,20 @@ def _open_onnx(
     return open_file_detector(path.parent, Sidecar.from_dict(facts, str(path)), threads)
 
 
+def _described(path: Path, describe: str | Path | None) -> Description:
+    """What is told of another project's ONNX file, by the file given or the one beside it."""
+    beside = path.with_suffix(".json")
+    if describe is None and not beside.is_file():
+        raise WeightsError(
+            f"{path}: does not say how it is to be read, and {beside.name} beside it is missing; "
+            f"vovnet describe {path} --out {beside} proposes one"
+        )
+    return read_description(Path(describe) if describe is not None else beside)
+
+
 def _facts(path: Path, session: Session) -> dict[str, Any]:
     """What an end-to-end ONNX file says of itself: a sidecar's values, as `vovnet export` wrote
     them."""
-    if "vovnet" not in session.metadata:
-        raise WeightsError(
-            f"{path}: does not say how its outputs are to be read, for vovnet export did not write "
-            "it; vovnet bench measures it"
-        )
     try:
         facts = json.loads(session.metadata["vovnet"])
     except ValueError as error:

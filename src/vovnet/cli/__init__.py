@@ -16,6 +16,7 @@ from vovnet import __version__
 from vovnet.cli._habits import refuse_habits
 from vovnet.cli._print import PLAIN, note
 from vovnet.cli.benching import bench
+from vovnet.cli.describing import describe
 from vovnet.cli.doctoring import doctor
 from vovnet.cli.exporting import export
 from vovnet.cli.networks import convert, count, env, fetch, models
@@ -44,7 +45,8 @@ app = App(
     "130 stopped, 1 a bug.",
 )
 for _verb in (
-    *(models, count, bench, doctor, train, val, predict, serve, pick, export, convert, fetch, env),
+    *(models, count, bench, doctor, train, val, predict, serve, pick, export),
+    *(describe, convert, fetch, env),
 ):
     app.command(_verb)
 app.command(study)

@@ -26,8 +26,8 @@ class Choice:
     """A detector as the options name it; what is None is its own."""
 
     weights: str | None = None
-    """A shipped name, a .safetensors file, a run's folder, or what `vovnet export` wrote (default:
-    vovdet_nano.voc)."""
+    """A shipped name, a .safetensors file, a run's folder, what `vovnet export` wrote, or another
+    project's .onnx file (default: vovdet_nano.voc)."""
     model: str | None = None
     """The model that the weights must be for; without --weights, its shipped ones are taken."""
     imgsz: int | None = None
@@ -39,6 +39,8 @@ class Choice:
     """What it computes in: fp32, bf16, fp16 or int8 (default: fp32, or the exported file's)."""
     device: str | None = None
     """What to compute on: cpu, cuda or cuda:1."""
+    describe: Path | None = None
+    """The description of another project's .onnx file (default: FILE.json beside FILE.onnx)."""
     config: Path | None = None
     """A choice of `vovnet pick --out`, which names all of these; options beside it win."""
 
@@ -75,6 +77,7 @@ class Choice:
             device=self.device,
             imgsz=self.imgsz,
             fuse=True,
+            describe=self.describe,
         )
 
     def _fastest(self) -> str:
@@ -88,7 +91,8 @@ class Choice:
             note=note,
         )
         when = "as measured before" if found.known else "measured now"
-        note(f"{found.runtime}: {found.ms:.1f} ms an image, eager {found.eager_ms:.1f}, {when}")
+        eager = "" if found.eager_ms is None else f", eager {found.eager_ms:.1f}"
+        note(f"{found.runtime}: {found.ms:.1f} ms an image{eager}, {when}")
         return found.runtime
 
 

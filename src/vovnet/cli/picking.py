@@ -19,8 +19,8 @@ class Bounds:
     """What a choice must keep to."""
 
     max_ms: float | None = None
-    """Most milliseconds for one image, from JPEG to boxes (the network alone, if a candidate is no
-    detector of ours)."""
+    """Most milliseconds for one image, from JPEG to boxes (the network alone, if the boxes of one
+    cannot be read)."""
     max_joules: float | None = None
     """Most joules for one image, idle power included."""
     max_memory: float | None = None
@@ -70,7 +70,8 @@ def pick(
     task
         What the candidates do.
     candidates
-        Weights (shipped names or .safetensors files) or models (default: what ships).
+        Weights (shipped names or .safetensors files), models, or another project's .onnx files,
+        described beside them (default: what ships).
     objective
         What to be best in (default: accuracy if it is known of all, else latency).
     data

@@ -1,7 +1,7 @@
 """A model file opened in its runtime: arrays in, arrays out, and torch is not needed for it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -23,13 +23,16 @@ class Session:
     """`run` takes arrays by the names of the inputs, and returns those of the outputs in order.
 
     It may be called by several threads at once. `inputs` gives the shape of each input, as the file
-    has it: numbers, and anything else for what it leaves open.
+    has it: numbers, and anything else for what it leaves open; `types` the kind of its numbers, as
+    NumPy names it; `outputs` the names of the outputs. Only ONNX Runtime and OpenVINO tell those.
     """
 
     run: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
     inputs: dict[str, list[Any]]
     version: str
     metadata: Mapping[str, str]
+    types: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
 
 def open_onnxruntime(path: Path, threads: int, providers: list[Any] | None = None) -> Session:
@@ -59,7 +62,16 @@ def open_onnxruntime(path: Path, threads: int, providers: list[Any] | None = Non
         return [np.asarray(output) for output in session.run(None, dict(feeds))]
 
     metadata = session.get_modelmeta().custom_metadata_map
-    return Session(run, {i.name: list(i.shape) for i in inputs}, ort.__version__, metadata)
+    types = {i.name: _type_name(i.type) for i in inputs}
+    outputs = tuple(output.name for output in session.get_outputs())
+    shapes = {i.name: list(i.shape) for i in inputs}
+    return Session(run, shapes, ort.__version__, metadata, types, outputs)
+
+
+def _type_name(kind: str) -> str:
+    """NumPy's name for ONNX Runtime's `tensor(float)` and its like."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 _CPU = ["CPUExecutionProvider"]
@@ -101,7 +113,9 @@ def openvino_session(compiled: Any) -> Session:
         for port in compiled.inputs
     }
     version = _import_openvino().__version__.partition("-")[0]
-    return Session(run, shapes, version, {})
+    types = {p.get_any_name(): p.element_type.to_dtype().name for p in compiled.inputs}
+    outputs = tuple(port.get_any_name() if port.names else "" for port in ports)
+    return Session(run, shapes, version, {}, types, outputs)
 
 
 def _before_suppression(model: Any) -> Any:

@@ -46,7 +46,7 @@ class Sidecar:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"format": FORMAT} | asdict(self)
+        return {"format": FORMAT} | asdict(self) | {"input": self.input.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str) -> "Sidecar":

@@ -13,6 +13,7 @@ from vovnet.files import cache_folder, write_atomically
 from vovnet.lab.bench import Protocol, bench_jobs
 from vovnet.lab.competitor import Job
 from vovnet.lab.row import BenchRow
+from vovnet.load import ONNX_READERS
 from vovnet.runtimes import RUNTIMES
 from vovnet.shipped import weights_path
 
@@ -26,7 +27,7 @@ class Fastest:
 
     runtime: str
     ms: float
-    eager_ms: float
+    eager_ms: float | None  # None for an ONNX file, which torch does not run
     known: bool = False  # from an earlier measurement
 
 
@@ -49,16 +50,20 @@ def fastest_runtime(
     ways = [n for n in RUNTIMES if n not in _SLOW_TO_OPEN]
     kind = device.partition(":")[0]
     ways = [n for n in ways if precision in RUNTIMES[n].precisions.get(kind, ())]
+    if weights.endswith(".onnx"):
+        ways = [n for n in ways if n in ONNX_READERS]
+    else:
+        ways = list(dict.fromkeys(("eager", *ways)))
     jobs = [
         Job(weights, imgsz, device=device, runtime=name, precision=precision)  # pyrefly: ignore
-        for name in dict.fromkeys(("eager", *ways))
+        for name in ways
     ]
     note(f"measuring {len(jobs)} runtimes, this once")
     rows = [row for row in bench_jobs(jobs, _PROTOCOL) if _usable(row)]
     if not rows:
         raise VovnetError(f"{weights}: no runtime computes it in {precision} on {device}")
     best = min(rows, key=_ms)
-    eager = next((_ms(row) for row in rows if row.runtime == "eager"), _ms(best))
+    eager = next((_ms(row) for row in rows if row.runtime == "eager"), None)
     found = Fastest(best.runtime, _ms(best), eager)
     facts = asdict(found) | {"weights": weights, "environment": environment()}
     write_atomically(path, json.dumps(facts, indent=1).encode())
@@ -86,7 +91,9 @@ def _place(weights: str, precision: str, imgsz: int | None, device: str) -> Path
 def _known(path: Path) -> Fastest | None:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        found = Fastest(str(facts["runtime"]), float(facts["ms"]), float(facts["eager_ms"]))
+        eager = facts["eager_ms"]
+        eager = None if eager is None else float(eager)
+        found = Fastest(str(facts["runtime"]), float(facts["ms"]), eager)
     except (OSError, ValueError, KeyError, TypeError):
         return None  # damaged, or not there: it is measured again
     return replace(found, known=True) if found.runtime in RUNTIMES else None

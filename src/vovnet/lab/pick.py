@@ -27,6 +27,7 @@ from vovnet.lab.decide import (
     loosened,
 )
 from vovnet.lab.row import BenchRow
+from vovnet.load import ONNX_READERS
 from vovnet.runtimes import RUNTIMES
 
 SCREENING = Protocol(seconds=0.3, repeats=2, warmup=0.2)
@@ -71,7 +72,9 @@ def jobs_for(
 ) -> list[Job]:
     """Every name in every runtime and precision that the device has; all by default.
 
-    Raises `UnknownNameError` for a runtime that there is not, `VovnetError` if nothing is left.
+    An ONNX file has only the runtimes that `load_detector` reads it with, and no other precision
+    than fp32 unless asked for, since nothing tells whether its answer stands it. Raises
+    `UnknownNameError` for a runtime that there is not, `VovnetError` if nothing is left.
     """
     for runtime in runtimes:
         if runtime not in RUNTIMES:
@@ -85,11 +88,20 @@ def jobs_for(
     if not ways:
         asked = " ".join([*runtimes, *precisions])
         raise VovnetError(f"{asked}: no runtime has that on {device}; leave out one of them")
-    return [
+    jobs = [
         Job(name, imgsz, device=device, runtime=runtime, precision=precision)
         for name in names
         for runtime, precision in ways
+        if not name.endswith(".onnx") or precision in _onnx_precisions(runtime, precisions)
     ]
+    if not jobs:
+        raise VovnetError(f"{names[0]}: ONNX files are read by {', '.join(ONNX_READERS)} only")
+    return jobs
+
+
+def _onnx_precisions(runtime: str, asked: Sequence[str]) -> Sequence[str]:
+    able = ONNX_READERS.get(runtime, ())
+    return able if asked else able[:1]
 
 
 def pick(
@@ -106,8 +118,8 @@ def pick(
 
     `accuracies` are mAP by the jobs' models, and of int8, which loses some, by job. The objective
     is accuracy if that of every model is given, else latency: the best value wins, ties go by
-    latency. Latency is from JPEG to boxes, or the network's own for all if a candidate is no
-    detector of ours.
+    latency. Latency is from JPEG to boxes, or the network's own for all if it is not
+    known of each: of a file without a description, say.
     """
     if objective is None:
         objective = "accuracy" if all(j.model in accuracies for j in jobs) else "latency"

@@ -45,7 +45,7 @@ class BenchRow:
 
     - The counts are those of `vovnet.lab.Counts` for the whole batch; None where they cannot be
       counted, as for an ONNX file.
-    - `latency_ms` is the network alone on one batch; `stages_ms` (detectors of ours only) the way
+    - `latency_ms` is the network alone on one batch; `stages_ms` (detectors only) the way
       from the bytes of a JPEG to boxes, by stage, for one batch.
     - `matmul_flops_per_s` and `copy_bytes_per_s` are the machine's, taken in the same run;
       `peak_fraction` is achieved / matrix product.

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
+from vovnet.detect.foreign import ForeignDetector, output_names
+from vovnet.detect.options import Options
 from vovnet.images import decode_image
 from vovnet.lab.latency import LEAST_CALLS, synchronise
 from vovnet.lab.row import STAGES
@@ -24,7 +26,13 @@ class EndToEnd:
     host. On a GPU the device is waited for after each.
     """
 
-    def __init__(self, detector: Detector, runner: Runner, structure: TreeSpec, batch: int) -> None:
+    def __init__(
+        self,
+        detector: Detector | ForeignDetector,
+        runner: Runner,
+        structure: TreeSpec | None,
+        batch: int,
+    ) -> None:
         self._detector, self._runner, self._structure = detector, runner, structure
         self._batch = batch
         self._jpeg, self.picture = photograph()
@@ -54,20 +62,37 @@ class EndToEnd:
     def _prepare(self) -> None:
         spec = self._detector.input_spec
         prepared = [spec.prepare(image, size) for image, size in self._images]
-        pixels = torch.from_numpy(np.stack([pixels for pixels, _ in prepared]))
+        pixels = np.stack([pixels for pixels, _ in prepared])
         self._places = [place for _, place in prepared]
-        self._input = self._detector.normalize(pixels.to(self._runner.device)).contiguous()
+        if isinstance(self._detector, ForeignDetector):
+            self._input = torch.from_numpy(spec.normalize(pixels)).to(self._runner.device)
+            return
+        there = torch.from_numpy(pixels).to(self._runner.device)
+        self._input = self._detector.normalize(there).contiguous()
 
     def _network(self) -> None:
         self._flat = self._runner(self._input)
 
     @torch.inference_mode()
     def _postprocess(self) -> None:
+        if isinstance(self._detector, ForeignDetector):
+            self._read(self._detector)
+            return
+        assert self._structure is not None
         outputs = tree_unflatten(self._flat, self._structure)
         found = self._detector.decode(outputs, self._detector.input_spec.size)
         self.found = [
             place.to_image(one.boxes.cpu().numpy())
             for one, place in zip(found, self._places, strict=True)
+        ]
+
+    def _read(self, detector: ForeignDetector) -> None:
+        """What another project's outputs say, by its description."""
+        arrays = [tensor.cpu().numpy() for tensor in self._flat]
+        names = output_names(detector.session, len(arrays))
+        found = detector.chosen(dict(zip(names, arrays, strict=True)), Options())
+        self.found = [
+            place.to_image(one.boxes) for one, place in zip(found, self._places, strict=True)
         ]
 
 

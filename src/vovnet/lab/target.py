@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from vovnet.detect.description import described
+from vovnet.detect.foreign import ForeignDetector
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.count import Counts, count
+from vovnet.load import load_detector as load_any
 from vovnet.models import create_model, default_num_classes, list_models
 from vovnet.models.centermask import CenterMask
 from vovnet.models.cifar import CifarNet
@@ -27,7 +30,8 @@ _TORCHVISION = "torchvision:"
 class Target:
     """A network in eval mode that takes N×3×imgsz×imgsz, or the ONNX file that holds one.
 
-    `detector` is there for detectors of ours, `map_50` and `map_50_95` if its weights know them.
+    `detector` is there for detectors of ours, `foreign` for an ONNX file with a description beside
+    it; `map_50` and `map_50_95` if its weights know them.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Target:
     network: nn.Module | None = None
     onnx: Path | None = None
     detector: Detector | None = None
+    foreign: ForeignDetector | None = None
     map_50: float | None = None
     map_50_95: float | None = None
 
@@ -136,7 +141,10 @@ def _onnx(name: str, imgsz: int | None) -> Target:
     _, _, height, width = fill_shape(Path(name), None, size)
     if height != width:
         raise VovnetError(f"{name}: takes images of {height}×{width}; bench takes square ones only")
-    return Target(name, height, onnx=Path(name))
+    if not described(Path(name)):
+        return Target(name, height, onnx=Path(name))
+    foreign = load_any(name, imgsz=imgsz)
+    return Target(name, height, len(foreign.names), onnx=Path(name), foreign=foreign)
 
 
 def _torchvision(name: str, imgsz: int | None, num_classes: int | None) -> Target:
