@@ -240,3 +240,21 @@ def test_a_box_that_is_not_finite_is_none(tmp_path, write_foreign, truth, expect
     outputs["output"][0, idle[1]] = np.nan
     path = write_foreign(tmp_path / "wild.onnx", outputs, description("yolox"))
     same(load_detector(path).detect(PICTURE), expected)
+
+
+def test_a_label_of_the_background_is_no_detection(tmp_path, write_foreign, truth, expected):
+    outputs = torchvision(*truth, expected)
+    more = {"boxes": [[0, 0, 9, 9]], "labels": [0], "scores": [0.99]}
+    outputs = {k: np.concatenate([x, np.array(more[k], x.dtype)]) for k, x in outputs.items()}
+    path = tmp_path / "background.onnx"
+    write_foreign(path, outputs, description("torchvision"), shape=(3, HEIGHT, WIDTH))
+    same(load_detector(path).detect(PICTURE), expected)
+
+
+def test_outputs_in_another_order(tmp_path, write_foreign, truth, expected):
+    for layout in ("tensorflow", "detr_postprocessed", "detr", "ssd"):
+        outputs = SPEAKERS[layout](*truth, expected)
+        turned = dict(reversed(outputs.items()))
+        how, told = description(layout), layout == "detr_postprocessed"
+        path = write_foreign(tmp_path / f"{layout}.onnx", turned, how, told=told)
+        same(load_detector(path).detect(PICTURE), expected)
