@@ -139,3 +139,10 @@ def test_sizes_that_no_input_has(size):
     with pytest.raises(VovnetError, match=r"must be two whole numbers in 1\.\.8192"):
         InputSpec(size, "warp", MEAN, STD)
     assert InputSpec((1, 8192), "warp", MEAN, STD).size == (1, 8192)
+
+
+def test_earlier_versions_read_what_is_usual():
+    """They know neither place nor channels, which are written only where they are others."""
+    assert not {"place", "channels"} & set(LETTERBOX.to_dict())
+    other = InputSpec((4, 6), "letterbox", MEAN, STD, place="top left", channels="bgr")
+    assert (other.to_dict()["place"], other.to_dict()["channels"]) == ("top left", "bgr")

@@ -258,3 +258,11 @@ def test_outputs_in_another_order(tmp_path, write_foreign, truth, expected):
         how, told = description(layout), layout == "detr_postprocessed"
         path = write_foreign(tmp_path / f"{layout}.onnx", turned, how, told=told)
         same(load_detector(path).detect(PICTURE), expected)
+
+
+def test_a_finished_box_that_is_not_finite_is_none(tmp_path, write_foreign, truth, expected):
+    outputs = end_to_end(*truth, expected)
+    outputs["output0"][0, -1] = [0, 0, np.inf, 9, 0.99, 1]
+    path = write_foreign(tmp_path / "wild.onnx", outputs, description("end_to_end"))
+    same(load_detector(path).detect(PICTURE), expected)
+    same(load_detector(path).detect(PICTURE, max_det=1), best_of(expected, Options(max_det=1)))

@@ -16,7 +16,8 @@ Pictures = Any
 
 
 class AnyDetector:
-    """A detector, whatever computes it: `vovnet.models.Detector`, or a `FileDetector`.
+    """A detector, whatever computes it: `vovnet.models.Detector`, or a `FileDetector`,
+    or a `ForeignDetector`.
 
     `runtime` and `precision` say where and in what, `masks` whether it draws masks; `metadata` is
     that of its file.
