@@ -110,7 +110,8 @@ def serve() -> Iterator[Callable[..., ThreadingHTTPServer]]:
 def start() -> Iterator[Callable[..., subprocess.Popen]]:
     """Starts `vovnet predict ARGUMENTS` in a folder: `start(cwd, *arguments, **pipes)`."""
     code = "import sys; from vovnet.__main__ import main; sys.exit(main())"
-    environment = os.environ | {"PYTHONPATH": str(Path(vovnet.__file__).parents[1])}
+    paths = {"PYTHONPATH": str(Path(vovnet.__file__).parents[1])}
+    environment = os.environ | paths | {"PYTHONFAULTHANDLER": "1"}
     started: list[subprocess.Popen] = []
 
     def call(cwd: Path, *arguments: object, **pipes: Any) -> subprocess.Popen:
