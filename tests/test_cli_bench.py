@@ -62,6 +62,7 @@ def write_photographs(root, photographs):
     return root
 
 
+@pytest.mark.slow
 def test_bench_measures_accuracy_on_data(run, tmp_path, photographs):
     data = write_photographs(tmp_path / "seen", photographs)
     ways = ("--runtime", "onnxruntime", "--precision", "fp32,int8")

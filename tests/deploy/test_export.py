@@ -142,6 +142,7 @@ def test_scripts_are_short(runtime, whole):
     compile(text, "run.py", "exec")
 
 
+@SLOW
 def test_a_ruined_model_is_refused_and_nothing_stays(detector, pictures, tmp_path, monkeypatch):
     write = formats.write_network
 
@@ -180,6 +181,7 @@ def test_bad_orders_are_one_line(arguments, message, tmp_path, monkeypatch, caps
     assert list(tmp_path.iterdir()) == []
 
 
+@SLOW
 def test_what_tensorrt_is_given_computes_in_half_precision(
     detector, pictures, tmp_path, monkeypatch
 ):

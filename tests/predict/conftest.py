@@ -1,10 +1,12 @@
 """The shipped nano in ONNX Runtime, and videos and streams made of a photograph."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -114,9 +116,12 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
     environment = os.environ | paths | {"PYTHONFAULTHANDLER": "1"}
     started: list[subprocess.Popen] = []
 
+    # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+    how = {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL), "text": True}
+
     def call(cwd: Path, *arguments: object, **pipes: Any) -> subprocess.Popen:
         command = [sys.executable, "-c", code, "predict", *map(str, arguments)]
-        started.append(subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes))
+        started.append(subprocess.Popen(command, cwd=cwd, env=environment, **how, **pipes))
         return started[-1]
 
     yield call
