@@ -31,6 +31,38 @@ def test_bf16_is_taken_where_it_is_faster(monkeypatch, instructions, seconds, pa
     device.bf16_pays.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "threads"),
+    [
+        ({4: 1.0, 2: 1.9, 1: 3.5}, 4),
+        ({4: 1.05, 2: 1.0, 1: 2.0}, 4),  # not clearly slower
+        ({4: 2.0, 2: 1.0, 1: 1.9}, 2),  # two of four cores are another program's
+        ({4: 5.0, 2: 3.0, 1: 1.0}, 1),
+    ],
+)
+def test_as_many_threads_as_pay(monkeypatch, seconds, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(device, "_seconds_of_passes", seconds.__getitem__)
+    assert device.threads_that_pay() == threads
+
+
+def test_threads_that_were_asked_for_are_not_tried_out(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(device, "_seconds_of_passes", None)
+    assert device.threads_that_pay() == 4
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    with device.threads_used(before + 1) as count:
+        assert count == torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with device.threads_used(None) as count:
+        assert count == torch.get_num_threads() == before
+
+
 def test_the_probe_runs_both_ways():
     assert all(device._seconds_of_convolution(bf16) > 0 for bf16 in (True, False))
 

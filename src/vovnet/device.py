@@ -1,9 +1,12 @@
 """Which device to compute on, in which precision it is fast, and what memory it has left."""
 
 import ctypes
+import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
+from statistics import median
 
 import torch
 from torch import nn
@@ -15,6 +18,9 @@ from vovnet.limits import free_host_memory
 # is free at the heap's end goes back to it.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _ALL = 2**31 - 1
+
+_PASSES = 8  # of a trial: one alone may run while the other program rests
+_CLEARLY_SLOWER = 1.1
 
 
 def usable_device(name: str) -> torch.device:
@@ -57,6 +63,43 @@ def _seconds_of_convolution(bf16: bool) -> float:
         total = layer(images).float().sum()
     total.backward()
     return time.perf_counter() - start
+
+
+@contextmanager
+def threads_used(count: int | None) -> Iterator[int]:
+    """torch's number of threads on the CPU, which belongs to the process, for a while; None leaves
+    it as it is."""
+    before = torch.get_num_threads()
+    if count in (None, before):
+        yield before
+        return
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_that_pay() -> int:
+    """How many threads convolve fastest now: torch's own number, or a half, a quarter, ... of it.
+
+    Threads wait for each other after every layer, so one that shares its core with another program
+    makes all of them slow. Where OMP_NUM_THREADS says how many there are to be, so it is.
+    """
+    most = torch.get_num_threads()
+    if most == 1 or os.environ.get("OMP_NUM_THREADS"):
+        return most
+    counts = [most >> i for i in range(most.bit_length())]
+    # In turn: whatever else the machine does then hits all.
+    rounds = [[_seconds_of_passes(count) for count in counts] for _ in range(4)]
+    typical = [median(seconds) for seconds in zip(*rounds[1:], strict=True)]
+    fastest = min(typical)
+    return next(n for n, t in zip(counts, typical, strict=True) if t < _CLEARLY_SLOWER * fastest)
+
+
+def _seconds_of_passes(threads: int) -> float:
+    with threads_used(threads):
+        return sum(_seconds_of_convolution(False) for _ in range(_PASSES))
 
 
 def keep_freed_memory() -> None:

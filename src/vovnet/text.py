@@ -1,4 +1,5 @@
-"""Text from files that anybody may have written: bounded, decoded, and told on one line."""
+"""Text from files that anybody may have written: bounded, decoded, and told on one line; times in
+words."""
 
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def one_line(text: object) -> str:
 def short(value: object) -> str:
     """A value as Python writes it, cut to what fits into a message."""
     return one_line(repr(value)[:51])[:50]
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it: "40 s", "12 min", "3.5 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def read_bytes(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:

@@ -28,10 +28,55 @@ def test_names_with_brackets_are_printed_as_they_are(monkeypatch, capsys, tmp_pa
     assert err.splitlines() == [note, "epoch 1 loss_box 0.5"]
 
 
-def test_losses_speed_and_waiting_stand_behind_the_bar():
-    report = EpochReport(epoch=2, size=224, images=64, seconds=4.0, waited=1.0)
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def report_at(share: float, **values) -> EpochReport:
+    report = EpochReport(epoch=2, size=224, images=64, seconds=4.0, share=share, **values)
     report.losses = {"class": 1.25, "box": 0.0625}
-    assert console._terms(report) == "class 1.250 box 0.062 | 16 img/s, 25% waiting"
+    return report
+
+
+def test_a_step_tells_losses_speed_the_time_left_and_the_best_so_far():
+    clock = Clock()
+    rows = [{"epoch": 1, "map_50": 0.25}, {"epoch": 2, "map_50": 0.125}, {"epoch": 3}]
+    told = console.Told("map_50", rows, clock)
+    losses, best = "class 1.250 box 0.062 | 16 img/s, 25% waiting", "best map_50 0.2500, epoch 1"
+    assert told.step(report_at(0.2, waited=1.0)) == f"{losses} | {best}"
+    clock.now = 60.0  # a tenth of the run in a minute: seven tenths are left
+    assert told.step(report_at(0.3, waited=1.0)) == f"{losses} | 7 min left | {best}"
+
+
+def test_an_epochs_figures_are_rounded_and_its_best_is_noted():
+    told = console.Told("map_50", [])
+    row = {"epoch": 4, "lr": 0.00123456, "seconds": 61.2345, "map_50": 0.123456, "map_75": None}
+    words = "epoch 4 lr 0.001235 seconds 61.23 map_50 0.1235"
+    assert told.row(row) == f"{words} | best map_50 0.1235, epoch 4"
+    assert told.row({"epoch": 5, "map_50": 0.1}).endswith("best map_50 0.1235, epoch 4")
+
+
+def test_a_line_a_minute_where_there_is_no_terminal(monkeypatch, capsys, tmp_path):
+    clock = Clock()
+
+    def run(recipe, folder, *, resume, device, on_step, on_row, on_note):
+        for step in range(1, 150):
+            clock.now += 1.0
+            on_step(report_at(step / 200, steps=step), 200)
+        return {}
+
+    monkeypatch.setattr(console, "run_training", run)
+    monkeypatch.setattr(console.Told.__init__, "__defaults__", (clock,))
+    recipe = recipe_from_dict({"model": "vovdet_nano", "data": ["a"]})
+    console.train_in_console(recipe, tmp_path, resume=False, device="cpu")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" | ")[0] for line in lines] == [
+        "epoch 3 at 224: step 60 of 200",
+        "epoch 3 at 224: step 120 of 200",
+    ]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -59,4 +104,4 @@ def test_the_steps_of_an_epoch_are_shown_on_a_terminal_only(terminal, monkeypatc
     last = shown.strip().splitlines()[-1]
     assert last.startswith("epoch 3 at 224 ")
     assert "7/29" in last
-    assert last.endswith(" | 16 img/s, 0% waiting")
+    assert "16 img/s, 0% waiting" in last

@@ -20,11 +20,18 @@ def test_nothing_is_left_open():
     settled = settle(recipe(amp="auto"), 1000, CPU)
     assert settled.amp in ("bf16", "off")
     assert None not in (settled.batch, settled.lr, settled.workers, settled.epochs)
+    assert settled.threads is not None
     assert settle(settled, 1000, CPU) == settled
 
 
+def test_the_input_side_stands_in_the_recipe():
+    detector = create_detector("vovdet_nano", ("a",))
+    assert settle(recipe(), 8, CPU, detector).imgsz == detector.input_spec.size[0]
+    assert settle(recipe(imgsz=96), 8, CPU, detector).imgsz == 96
+
+
 def test_what_is_said_stays():
-    given = recipe(batch=6, accumulate=2, lr=0.5, workers=3, epochs=2)
+    given = recipe(batch=6, accumulate=2, lr=0.5, workers=3, threads=2, epochs=2)
     assert settle(given, 1000, CPU) == given
 
 

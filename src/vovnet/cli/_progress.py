@@ -4,6 +4,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from vovnet.text import duration
+
 _EACH = 0.2  # seconds between two looks
 
 
@@ -44,13 +46,5 @@ def progress_line(count: int, total: int | None, seconds: float) -> str:
     rate = count / max(seconds, 1e-6)
     text = f"{count}" + f"/{total}" * (total is not None) + f"  {rate:.1f}/s"
     if total is not None and count:
-        text += f"  {_span(max(0, total - count) / rate)} left"
+        text += f"  {duration(max(0, total - count) / rate)} left"
     return text
-
-
-def _span(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

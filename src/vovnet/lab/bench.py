@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from vovnet.device import usable_device
+from vovnet.device import threads_used, usable_device
 from vovnet.environment import environment
 from vovnet.errors import UnknownNameError, VovnetError, is_out_of_memory
 from vovnet.lab.competitor import Competitor, Job, Loaded, same_but_runtime
@@ -114,7 +114,7 @@ def bench_jobs(
 ) -> list[BenchRow]:
     """One row a job, in order, all on the device of the first; `own` targets win over names."""
     protocol = protocol or Protocol()
-    with _threads(protocol.threads) as threads, _as_deployed():
+    with threads_used(protocol.threads) as threads, _as_deployed():
         run = _Run(protocol, threads, own or {}, note)
         run.open(jobs)
         run.rounds()
@@ -151,17 +151,6 @@ def _offered(runtime: str, precisions: Sequence[str], device: str) -> list[str]:
     with the reason, if it has none. Asking for several is asking for what there is."""
     there = RUNTIMES[runtime].precisions.get(device.partition(":")[0], ())
     return [p for p in precisions if p in there] or list(precisions)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[int]:
-    """torch's number of threads for the time of a bench, the matrix product's too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield count or before
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -1,14 +1,14 @@
 """torch itself: eager, channels-last, a CUDA graph, torch.compile and an AOTInductor package."""
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vovnet.device import threads_used
 from vovnet.runtimes.convert import DTYPES, FlatNetwork, converting
 from vovnet.runtimes.runner import Runner, Settings
 
@@ -72,7 +72,7 @@ def open_aoti(network: nn.Module, example: Tensor, settings: Settings) -> Runner
         tempfile.TemporaryDirectory(prefix="vovnet-") as folder,
         converting("AOTInductor"),
         torch.no_grad(),
-        _threads(settings.threads),
+        threads_used(settings.threads),
     ):
         program = torch.export.export(flat, (example,))
         package = torch._inductor.aoti_compile_and_package(
@@ -101,7 +101,7 @@ def _runner(
     settings: Settings,
 ) -> Runner:
     def compute(images: Tensor) -> list[Tensor]:
-        with _threads(settings.threads):
+        with threads_used(settings.threads):
             return list(forward(images))
 
     return Runner(
@@ -112,17 +112,3 @@ def _runner(
         shape=example.shape,
         device=settings.device,
     )
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """torch's thread count belongs to the process: set for one run, then put back."""
-    before = torch.get_num_threads()
-    if count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vovnet.device import bf16_pays, free_memory
+from vovnet.device import bf16_pays, free_memory, threads_that_pay, threads_used
 from vovnet.distributed import broadcast_object, processes_here, world_size
 from vovnet.errors import VovnetError
 from vovnet.limits import usable_cores
@@ -40,8 +40,12 @@ def settle(
     values: dict[str, Any] = {
         "lr": recipe.lr or rate,
         "workers": _workers(device) if recipe.workers is None else recipe.workers,
-        "amp": _precision(device) if recipe.amp == "auto" else recipe.amp,
+        "threads": recipe.threads or _threads(device),
     }
+    with threads_used(values["threads"]):
+        values["amp"] = _precision(device) if recipe.amp == "auto" else recipe.amp
+    if detector is not None:
+        values["imgsz"] = recipe.imgsz or detector.input_spec.size[0]
     processes, parts = world_size(), recipe.accumulate or 1
     batch = recipe.batch or _batch(usual, images, parts * processes)
     if batch % (parts * processes) or images < parts * processes:
@@ -125,6 +129,13 @@ def _workers(device: torch.device) -> int:
     if device.type == "cpu":
         return min(8, cores // 8)
     return max(1, min(16, cores - 1))
+
+
+def _threads(device: torch.device) -> int:
+    """Processes that share a machine were given their share of its threads when they started."""
+    if device.type == "cpu" and world_size() == 1:
+        return threads_that_pay()
+    return torch.get_num_threads()
 
 
 def _precision(device: torch.device) -> str:

@@ -306,6 +306,7 @@ def _train_epoch(
         progress.step += 1
         progress.step_of_epoch += 1
         progress.seconds = before + report.seconds
+        report.share = run.share
         if on_step:
             on_step(report, run.steps_per_epoch)
         progress.seconds, asked = _agreed(run, stop)

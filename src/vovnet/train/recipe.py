@@ -75,6 +75,7 @@ class Recipe:
     graphs: bool = False  # on a GPU start the network's kernels together, as CUDA graphs
     cache: Literal["ram", "disk", "device", "off"] = "ram"  # where decoded images are kept
     workers: int | None = None  # processes that make batches
+    threads: int | None = None  # that compute on a CPU; None = tried out
     save_minutes: float = 10.0  # between saved states within an epoch
     tensorboard: bool = False  # write events for it, beside results.csv
     seed: int = 0
@@ -148,10 +149,10 @@ def _between(when: tuple[float, float, float], share: float) -> float:
 LENGTHS = ("epochs", "steps", "minutes")
 # What a run that goes on may have otherwise than it began: how long it is, and how it uses the
 # machine. (With another `accumulate` batch norms, and they alone, see other parts; `cache` device
-# rounds otherwise.)
+# and other `threads` round otherwise.)
 CHANGEABLE = (
     *LENGTHS,
-    *("accumulate", "workers", "cache", "graphs", "save_minutes", "tensorboard"),
+    *("accumulate", "workers", "threads", "cache", "graphs", "save_minutes", "tensorboard"),
 )
 KINDS: dict[str, Any] = {field.name: field.type for field in fields(Recipe)}
 

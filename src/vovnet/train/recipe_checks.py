@@ -32,6 +32,7 @@ _AT_LEAST = {
     "val_every": 0,
     "patience": 0,
     "workers": 0,
+    "threads": 1,
     "regions": 4,
     "weight_decay": 0,
     "aspect": 0,

@@ -18,6 +18,7 @@ class EpochReport:
     losses: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     waited: float = 0.0  # for data
+    share: float = 0.0  # of the whole run that is done
 
     @property
     def images_per_second(self) -> float:

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from vovnet.data.record import Dataset
-from vovnet.device import keep_freed_memory, usable_device
+from vovnet.device import keep_freed_memory, threads_used, usable_device
 from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.evaluate.together import evaluate_together
@@ -113,15 +113,16 @@ def run_training(
         return broadcast_object(out_of_patience(results.rows, recipe.metric, recipe.patience))
 
     try:
-        train(
-            detector,
-            dataset,
-            recipe,
-            folder,
-            resume=resume,
-            on_step=_keeping(keep_recipe, on_step),
-            on_epoch=after_epoch,
-        )
+        with threads_used(recipe.threads):
+            train(
+                detector,
+                dataset,
+                recipe,
+                folder,
+                resume=resume,
+                on_step=_keeping(keep_recipe, on_step),
+                on_epoch=after_epoch,
+            )
     finally:
         for sink in sinks:
             sink.close()
