@@ -70,7 +70,7 @@ def threads_used(count: int | None) -> Iterator[int]:
     """torch's number of threads on the CPU, which belongs to the process, for a while; None leaves
     it as it is."""
     before = torch.get_num_threads()
-    if count in (None, before):
+    if count is None or count == before:
         yield before
         return
     torch.set_num_threads(count)

@@ -60,11 +60,12 @@ def test_a_single_frozen_norm_stays_as_it_is_among_processes_too(voc, tmp_path):
 
 def test_what_was_chosen_is_said(voc, tmp_path):
     notes: list[str] = []
-    run_training(recipe(voc, batch=None, lr=None), tmp_path, on_note=notes.append)
-    assert notes == [
-        "8 images to train on, 0 of them without an object; 16 objects to learn",
-        "chosen for 8 images on this machine: batch 2, lr 0.006",
-    ]
+    run_training(recipe(voc, batch=None, lr=None, threads=None), tmp_path, on_note=notes.append)
+    learned, chosen = notes
+    assert learned == "8 images to train on, 0 of them without an object; 16 objects to learn"
+    start = "chosen for 8 images on this machine: batch 2, lr 0.006, threads "
+    assert chosen.startswith(start)
+    assert 1 <= int(chosen.removeprefix(start)) <= torch.get_num_threads()
     run_training(load_run(tmp_path), tmp_path, resume=True, on_note=notes.append)
     assert sum(note.startswith("chosen") for note in notes) == 1
 

@@ -83,9 +83,21 @@ def _by_kind(findings: list[Finding]) -> dict[str, int]:
     return dict(Counter(f"{finding.id} {finding.kind.name}" for finding in findings))
 
 
+def object_sides(dataset: Dataset, view: View, difficult: bool) -> np.ndarray:
+    """The shorter side of every object that is learned, in pixels of the input; images of unknown
+    size left out. An input of 1×1 gives shares of the input's side."""
+    sides: list[np.ndarray] = [np.zeros(0)]
+    for record in dataset.records:
+        keep = trained(record, difficult)
+        if record.size is not None and keep.any():
+            boxes = record.boxes[keep].astype(np.float64)
+            lengths = boxes[:, 2:] - boxes[:, :2]
+            sides.append((lengths * np.array(view.scale(record.size))).min(1))
+    return np.concatenate(sides)
+
+
 def take_census(dataset: Dataset, view: View, difficult: bool) -> Census:
     """Count what a network with that input can learn; `difficult` objects too, if asked."""
-    sides: list[np.ndarray] = []  # of every used object: in the input, and for an input of 1×1
     aside: Counter[str] = Counter()
     background = 0
     for record in dataset.records:
@@ -93,24 +105,18 @@ def take_census(dataset: Dataset, view: View, difficult: bool) -> Census:
         background += not keep.any()
         aside["crowds"] += int(record.crowd.sum())
         aside["difficult"] += int((~keep & ~record.crowd).sum())
-        if record.size is not None and keep.any():
-            boxes = record.boxes[keep].astype(np.float64)
-            lengths = boxes[:, 2:] - boxes[:, :2]
-            unit = View((1, 1), view.warp).scale(record.size)
-            scales = np.array([view.scale(record.size), unit])
-            sides.append((lengths[:, None] * scales).min(2))
-    seen = np.concatenate(sides) if sides else np.zeros((0, 2))
+    seen = object_sides(dataset, view, difficult)
     left_out = [finding for finding in dataset.findings if finding.action == "left out"]
     objects = [finding for finding in left_out if finding.object is not None]
     images = [finding for finding in left_out if finding.object is None and finding.image]
-    tiny = int((seen[:, 0] < MIN_SIDE).sum())
+    tiny = int((seen < MIN_SIDE).sum())
     return Census(
         view,
         len(dataset),
         background,
         len(seen),
         tiny,
-        _needed(seen[:, 1]),
+        _needed(object_sides(dataset, View((1, 1), view.warp), difficult)),
         {name: count for name, count in aside.items() if count},
         _by_kind(objects),
         _by_kind(images),

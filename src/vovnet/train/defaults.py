@@ -34,16 +34,11 @@ def settle(
     Raises `VovnetError` if the batch cannot be shared out among the processes, or takes more parts
     than CUDA graphs can be recorded of.
     """
+    recipe = on_machine(recipe, device)
     usual, rate = usual_step(recipe.model, recipe.optimizer)
     if recipe.weights is not None:
         rate *= _FINE_TUNE_LR
-    values: dict[str, Any] = {
-        "lr": recipe.lr or rate,
-        "workers": _workers(device) if recipe.workers is None else recipe.workers,
-        "threads": recipe.threads or _threads(device),
-    }
-    with threads_used(values["threads"]):
-        values["amp"] = _precision(device) if recipe.amp == "auto" else recipe.amp
+    values: dict[str, Any] = {"lr": recipe.lr or rate}
     if detector is not None:
         values["imgsz"] = recipe.imgsz or detector.input_spec.size[0]
     processes, parts = world_size(), recipe.accumulate or 1
@@ -70,6 +65,18 @@ def settle(
     if recipe.epochs is None and recipe.steps is None and recipe.minutes is None:
         values["epochs"] = _epochs(recipe, images)
     # Two processes may see other machines, or time a trial differently.
+    return broadcast_object(replace(recipe, **values))
+
+
+def on_machine(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe with nothing left open about how it uses the machine, whatever it trains on."""
+    threads = recipe.threads or _threads(device)
+    values: dict[str, Any] = {"threads": threads}
+    if recipe.workers is None:
+        values["workers"] = _workers(device)
+    if recipe.amp == "auto":
+        with threads_used(threads):
+            values["amp"] = _precision(device)
     return broadcast_object(replace(recipe, **values))
 
 

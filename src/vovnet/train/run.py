@@ -29,7 +29,8 @@ from vovnet.models.detector import Detector
 from vovnet.models.rcnn import RCNN
 from vovnet.train.checkpoint import check_data, check_resumable
 from vovnet.train.data import data_notes, open_training_data, validation_data
-from vovnet.train.defaults import settle
+from vovnet.train.defaults import on_machine, settle
+from vovnet.train.input_size import fit_input
 from vovnet.train.loop import StepHook, train
 from vovnet.train.recipe import LENGTHS, NO_VALIDATION, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
@@ -71,21 +72,8 @@ def run_training(
     dataset = open_training_data(recipe)
     if resume and is_main():
         check_data(folder, dataset)  # before anything is chosen by it, or written
-    detector = _detector(recipe, dataset)
-    notes = data_notes(dataset, detector.input_spec, recipe.difficult)
-    if resume and recipe.val is None:  # begun before validation data were looked for
-        recipe = replace(recipe, val=NO_VALIDATION)
-    recipe, truth, of_validation = validation_data(recipe, detector.names, dataset)
+    recipe, detector, truth = _prepared(recipe, dataset, target, resume=resume, tell=tell)
     figures = _figures(recipe, detector)
-    notes += of_validation
-    if recipe.weights is not None and not resume:
-        notes.append(f"{recipe.weights}: {begin_from(recipe.weights, detector)}")
-    for note in notes:  # what is refused has been: an error stands alone
-        tell(note)
-    detector.to(target)
-    # Thousands of steps of few shapes; a second stage's shapes follow the images.
-    torch.backends.cudnn.benchmark = target.type == "cuda" and detector.criterion is not None
-    recipe = _settled(recipe, len(dataset), target, detector, tell)
     results = CsvSink(folder / "results.csv", keep=resume)
     last_row: dict[str, Any] = results.rows[-1] if results.rows else {}
     if broadcast_object(out_of_patience(results.rows, recipe.metric, recipe.patience)):
@@ -129,6 +117,36 @@ def run_training(
     if resume and last_row is done_before:
         tell(_finished(recipe, folder))
     return last_row
+
+
+def _prepared(
+    given: Recipe, dataset: Dataset, device: torch.device, *, resume: bool, tell: NoteHook
+) -> tuple[Recipe, Detector, Dataset | None]:
+    """The recipe with nothing left open, its detector on the device, and the data that judge it.
+
+    What is refused is refused before anything is told: an error stands alone.
+    """
+    detector = _detector(given, dataset)
+    recipe, notes = on_machine(given, device), []
+    if not resume:  # what earlier versions began does not know its size
+        recipe, notes = _fitted(recipe, dataset, detector, device)
+    notes += data_notes(dataset, detector.input_spec, recipe.difficult)
+    if resume and recipe.val is None:  # begun before validation data were looked for
+        recipe = replace(recipe, val=NO_VALIDATION)
+    recipe, truth, of_validation = validation_data(recipe, detector.names, dataset)
+    _figures(recipe, detector)
+    notes += of_validation
+    if recipe.weights is not None and not resume:
+        notes.append(f"{recipe.weights}: {begin_from(recipe.weights, detector)}")
+    for note in notes:
+        tell(note)
+    detector.to(device)
+    # Thousands of steps of few shapes; a second stage's shapes follow the images.
+    torch.backends.cudnn.benchmark = device.type == "cuda" and detector.criterion is not None
+    recipe = settle(recipe, len(dataset), device, detector)
+    if line := _chosen(replace(given, val=recipe.val), recipe, len(dataset)):
+        tell(line)
+    return recipe, detector, truth
 
 
 def _figures(recipe: Recipe, detector: Detector) -> tuple[str, ...]:
@@ -176,15 +194,20 @@ def _finished(recipe: Recipe, folder: Path) -> str:
     )
 
 
-def _settled(
-    recipe: Recipe, images: int, device: torch.device, detector: Detector, tell: NoteHook
-) -> Recipe:
-    settled = settle(recipe, images, device, detector)
-    before, after = recipe.to_dict(), settled.to_dict()
+def _fitted(
+    recipe: Recipe, dataset: Dataset, detector: Detector, device: torch.device
+) -> tuple[Recipe, list[str]]:
+    """The recipe and the detector with the input side that fits the data, and why."""
+    fit = broadcast_object(fit_input(recipe, dataset, detector, device))
+    detector.input_spec = detector.input_spec.with_side(fit.side, recipe.model)
+    return replace(recipe, imgsz=fit.side), [fit.line] if fit.line else []
+
+
+def _chosen(given: Recipe, recipe: Recipe, images: int) -> str:
+    """What a recipe left open, in a line; empty if nothing."""
+    before, after = given.to_dict(), recipe.to_dict()
     chosen = [f"{key} {value}" for key, value in after.items() if value != before[key]]
-    if chosen:
-        tell(f"chosen for {images} images on this machine: {', '.join(chosen)}")
-    return settled
+    return f"chosen for {images} images on this machine: {', '.join(chosen)}" if chosen else ""
 
 
 def _detector(recipe: Recipe, dataset: Dataset) -> Detector:
