@@ -124,3 +124,26 @@ def test_count_takes_the_networks_of_others(run, nano, refused):
     assert [round(row["macs"] / 1e9, 3) for row in rows[:2]] == [4.089, 4.089]
     assert (rows[2]["imgsz"], rows[2]["num_classes"]) == (64, 2)
     assert "nowhere.onnx" in refused("count", "nowhere.onnx")
+
+
+def test_pick_refuses_when_no_candidate_finds_the_datas_classes(run, voc):
+    ways = ("--runtime", "onnxruntime", "--precision", "fp32,int8")
+    outcome = run("pick", "--candidates", "vovdet_nano.voc", *ways, "--data", voc)
+    assert outcome.code == 2
+    last = outcome.err.splitlines()[-1]
+    assert last.endswith(
+        f"no candidate finds the classes of {voc}; train one: vovnet train --data {voc}"
+    )
+    assert "int8" not in outcome.err  # what its float32 does not find, int8 need not be tried on
+
+
+@pytest.mark.slow
+def test_pick_leaves_out_what_does_not_find_the_datas_classes(run, nano, voc):
+    options = ("--runtime", "onnxruntime", "--precision", "fp32", "--max-ms", 1e5)
+    candidates = ("--candidates", "vovdet_nano.voc", nano)
+    outcome = run("pick", *candidates, *options, "--data", voc, "--json")
+    assert outcome.code == 0, outcome.err
+    picked = json.loads(outcome.out)
+    assert picked["objective"] == "accuracy"
+    assert [row["model"] for row in picked["table"]] == [str(nano)]
+    assert f"left out, for they have no accuracy on {voc}: vovdet_nano.voc" in outcome.err

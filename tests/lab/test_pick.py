@@ -12,7 +12,7 @@ from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.bench import Protocol, bench_jobs
 from vovnet.lab.competitor import Job
 from vovnet.lab.pick import (
-    _accuracy,
+    accuracy_of,
     config_text,
     jobs_for,
     pick,
@@ -96,8 +96,8 @@ def test_int8_has_the_accuracy_that_was_measured_of_it_and_no_other(bench_row):
     row = BenchRow.from_dict(bench_row("m", precision="int8"))
     job, plain = Job("m", runtime="onnxruntime", precision="int8"), Job("m", precision="bf16")
     known: dict = {"m": 0.4}
-    assert [_accuracy(one, known) for one in (job, plain)] == [None, 0.4]
-    assert _accuracy(job, known | {job: 0.3}) == 0.3
+    assert [accuracy_of(one, known) for one in (job, plain)] == [None, 0.4]
+    assert accuracy_of(job, known | {job: 0.3}) == 0.3
     assert to_candidate(row, 0.3).values["accuracy"] == 0.3
     missing = to_candidate(row, None).missing["accuracy"]
     assert missing == "int8 was calibrated on noise; give --data to evaluate on"

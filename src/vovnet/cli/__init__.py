@@ -25,6 +25,7 @@ from vovnet.cli.predicting import predict
 from vovnet.cli.serving import serve
 from vovnet.cli.studying import study
 from vovnet.cli.training import train, val
+from vovnet.cli.tuning import tune
 from vovnet.errors import (
     EXIT_BAD_INPUT,
     EXIT_BUG,
@@ -45,7 +46,7 @@ app = App(
     "130 stopped, 1 a bug.",
 )
 for _verb in (
-    *(models, count, bench, doctor, train, val, predict, serve, pick, export),
+    *(models, count, bench, doctor, train, tune, val, predict, serve, pick, export),
     *(describe, convert, fetch, env),
 ):
     app.command(_verb)

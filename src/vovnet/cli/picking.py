@@ -63,7 +63,8 @@ def pick(
 
     Of those within all limits the best by the objective is chosen, ties by latency. Accuracy is
     that of the weights in float32, which bf16 keeps. With --data int8 is calibrated on images of
-    the training split, and has an accuracy of its own; without, it has none.
+    the training split, and has an accuracy of its own; without, it has none. What does not find the
+    classes of --data is left out.
 
     Parameters
     ----------
@@ -107,6 +108,8 @@ def pick(
         precisions=split_commas(precision or []),
     )
     accuracies = _accuracies(jobs, data, split, val_results or [])
+    if data is not None:
+        jobs = _judged(jobs, accuracies, data)
     picked = measure_and_pick(jobs, accuracies, limits, objective, note=note)
     if all(candidate.unusable for candidate in picked.candidates.values()):
         raise VovnetError(f"no candidate can be used; the first: {picked.decision.fell[0][1]}")
@@ -141,6 +144,20 @@ def _accuracies(
         found = measured_accuracies(jobs, data, split, note=note)
         accuracies |= {key: figures["map_50_95"] for key, figures in found.items()}
     return accuracies
+
+
+def _judged(jobs: list[Any], accuracies: dict[Any, float], data: str) -> list[Any]:
+    """The jobs that have an accuracy on the data: what does not find their classes is no choice."""
+    from vovnet.lab.pick import accuracy_of
+
+    judged = [job for job in jobs if accuracy_of(job, accuracies) is not None]
+    if not judged:
+        raise VovnetError(
+            f"no candidate finds the classes of {data}; train one: vovnet train --data {data}"
+        )
+    if left_out := sorted({job.model for job in jobs} - {job.model for job in judged}):
+        note(f"left out, for they have no accuracy on {data}: {', '.join(left_out)}")
+    return judged
 
 
 def _write(text: str, out: Path | None) -> Path:

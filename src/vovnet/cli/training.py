@@ -15,6 +15,7 @@ from vovnet.errors import EXIT_OK, DataError, VovnetError
 
 if TYPE_CHECKING:
     from vovnet.data.record import Dataset
+    from vovnet.train.recipe import Recipe
 
 
 @Parameter(name="*")
@@ -129,7 +130,7 @@ def _train(
 ) -> tuple[dict[str, Any], Path]:
     from vovnet.distributed import broadcast_object, is_main
     from vovnet.train.console import train_in_console
-    from vovnet.train.recipe import CHANGEABLE, Recipe, changed, read_recipe, recipe_from_dict
+    from vovnet.train.recipe import CHANGEABLE, Recipe, changed, recipe_from_dict
     from vovnet.train.run import load_run
 
     recipe: Recipe | None = None
@@ -142,10 +143,7 @@ def _train(
         if is_main():
             recipe = recipe_from_dict(changed(load_run(resume).to_dict(), given))
     else:
-        values = changed(read_recipe(config) if config else {}, given)
-        if "model" not in values:
-            values["model"] = _model_of(values.get("weights"))
-        recipe = recipe_from_dict(values)
+        recipe = recipe_of(given, config)
         name = name or recipe.model
     with shared_run_folder("train", name or "", resume) as (folder, again):
         if again and resume is None and is_main():
@@ -159,6 +157,16 @@ def _train(
                 note(f"saved; go on with: vovnet train --resume {folder}")
             raise
     return row, folder
+
+
+def recipe_of(given: dict[str, Any], config: Path | None) -> "Recipe":
+    """The recipe of a file, if there is one, with the given values in the place of its own."""
+    from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
+
+    values = changed(read_recipe(config) if config else {}, given)
+    if "model" not in values:
+        values["model"] = _model_of(values.get("weights"))
+    return recipe_from_dict(values)
 
 
 def _model_of(weights: str | None) -> str:

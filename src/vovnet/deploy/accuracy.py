@@ -30,7 +30,7 @@ def measured_accuracies(
     found: dict[str | Job, Figures] = {}
     for job in dict.fromkeys(jobs):
         key = job if job.precision == "int8" else job.model
-        if key in found:
+        if key in found or found.get(job.model) == {}:
             continue
         what = f"{job.model} {job.runtime} int8" if job.precision == "int8" else job.model
         note(f"evaluating {what}")

@@ -134,7 +134,7 @@ def pick(
     while True:
         whole = all(row.stages_ms for row in rows.values() if row.error is None)
         candidates = {
-            job: to_candidate(row, _accuracy(job, accuracies), whole) for job, row in rows.items()
+            job: to_candidate(row, accuracy_of(job, accuracies), whole) for job, row in rows.items()
         }
         decision = decide(list(candidates.values()), limits, objective)
         picked = Picked(decision, candidates, rows, frozenset(finalists), limits, objective)
@@ -148,7 +148,7 @@ def pick(
         finalists.update(unsure)
 
 
-def _accuracy(job: Job, accuracies: Accuracies) -> float | None:
+def accuracy_of(job: Job, accuracies: Accuracies) -> float | None:
     """That of float32, which bf16 and fp16 keep; int8 has its own."""
     return accuracies.get(job if job.precision == "int8" else job.model)
 

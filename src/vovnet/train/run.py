@@ -72,7 +72,7 @@ def run_training(
     dataset = open_training_data(recipe)
     if resume and is_main():
         check_data(folder, dataset)  # before anything is chosen by it, or written
-    recipe, detector, truth = _prepared(recipe, dataset, target, resume=resume, tell=tell)
+    recipe, detector, truth = prepared(recipe, dataset, target, resume=resume, tell=tell)
     figures = _figures(recipe, detector)
     results = CsvSink(folder / "results.csv", keep=resume)
     last_row: dict[str, Any] = results.rows[-1] if results.rows else {}
@@ -119,7 +119,7 @@ def run_training(
     return last_row
 
 
-def _prepared(
+def prepared(
     given: Recipe, dataset: Dataset, device: torch.device, *, resume: bool, tell: NoteHook
 ) -> tuple[Recipe, Detector, Dataset | None]:
     """The recipe with nothing left open, its detector on the device, and the data that judge it.
