@@ -105,6 +105,15 @@ def test_weights_and_figures_of_before_are_replaced_only_when_told_to(run, refus
         ("train --data x --device gpu", "train --data x --device cuda"),
         ("val data=x model=vovdet_nano", "val x --model vovdet_nano"),
         ("bench vovnet39 --memory 0 imgsz=64", "bench vovnet39 --no-memory --imgsz 64"),
+        ("train --data x --lr0 0.01 --batch-size=8", "train --data x --lr 0.01 --batch=8"),
+        ("train data=x lr0=.01 exist_ok=True", "train --data x --lr .01"),
+        ("train --data x --exist-ok --project p --epochs 3", "train --data x --epochs 3"),
+        (
+            "train --data x --optimizer SGD lrf=.1",
+            "train --data x --set optimizer=sgd --set final_lr=.1",
+        ),
+        ("detect predict source=a.png conf_thres=.4", "predict a.png --conf .4"),
+        ("predict a.png --nosave", "predict a.png --no-save"),
     ],
 )
 def test_habits_of_other_toolkits_are_answered_with_the_line_to_type(refused, typed, line):
@@ -120,6 +129,7 @@ def test_habits_of_other_toolkits_are_answered_with_the_line_to_type(refused, ty
         "train data=C pretrained=True optimizer=sgd format=coco split=val conf=.1",
         "train data=C amp=True",
         "train data=C amp=False batch=4",
+        "train data=C lr0=.01 lrf=.1 fliplr=.5 momentum=.9 plots=True",
         "predict x.png project=y conf=0.3",
         "val data=C split=test device=0",
     ],
@@ -130,8 +140,9 @@ def test_the_line_to_type_is_understood(refused, typed):
 
 
 def test_options_that_a_verb_lacks_are_named(refused):
-    line = refused("train", "data=C", "project=x", "optimizer=sgd")
-    assert "train has no project" in line
+    line = refused("train", "data=C", "task=x", "project=y", "optimizer=sgd")
+    assert "train has no task" in line
+    assert "project is not needed: runs lie below runs/" in line
     assert line.endswith("Type: vovnet train --data C --set optimizer=sgd")
 
 

@@ -34,21 +34,91 @@ _SWITCHES = {
 }
 _NEGATABLE = {"save", "memory", "sync-bn", "pixels"}
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_OF_RECIPES = ("optimizer",)  # values of a recipe without an option of their own
+# What others call our options, and the recipe's values without an option of their own.
+_OUR_WORDS = {
+    "lr0": "lr",
+    "learning-rate": "lr",
+    "img": "imgsz",
+    "img-size": "imgsz",
+    "image-size": "imgsz",
+    "batch-size": "batch",
+    "conf-thres": "conf",
+    "conf-threshold": "conf",
+    "iou-thres": "iou",
+    "iou-threshold": "iou",
+    "max-dets": "max-det",
+    "cfg": "config",
+    "nosave": "no-save",
+}
+_OF_RECIPES = {
+    "optimizer": "optimizer",
+    "lrf": "final_lr",
+    "momentum": "momentum",
+    "weight-decay": "weight_decay",
+    "fliplr": "flip",
+    "flipud": "vertical_flip",
+}
+# What need not be said here, and whether a value goes with it.
+_NEEDLESS = {
+    "exist-ok": (False, "no folder is written into twice, the next free name is taken"),
+    "project": (True, "runs lie below runs/ of the working folder"),
+    "pretrained": (False, "--weights vovdet_nano.voc starts from what ships"),
+    "verbose": (False, "what happens is told anyway"),
+    "plots": (False, "the report is drawn anyway"),
+}
+_TASKS = ("detect", "segment", "yolo")  # which others write before the verb
 _POSITIONAL = {("predict", "source"), ("val", "data"), ("doctor", "data")}
 
 
 def refuse_habits(arguments: Sequence[str], options_of: Callable[[str], Container[str]]) -> None:
     """Raise `VovnetError` with the line to type if the arguments are written another toolkit's way:
-    KEY=VALUE, a truth value behind a switch, two sides, a GPU by its number alone.
+    KEY=VALUE, a truth value behind a switch, two sides, a GPU by its number alone, other words.
 
     `options_of` gives a verb's options, such as "imgsz"; what a verb does not have is left out of
     the line, and named.
     """
-    mended, what = _mend(list(arguments), options_of)
+    ours, translated = _in_our_words(list(arguments), options_of)
+    mended, what = _mend(ours, options_of)
+    what = translated + what
     if what:
         line = shlex.join(["vovnet", *mended])
         raise VovnetError(f"{'; '.join(dict.fromkeys(what))}. Type: {line}")
+
+
+def _in_our_words(
+    tokens: list[str], options_of: Callable[[str], Container[str]]
+) -> tuple[list[str], list[str]]:
+    """The arguments with what others call otherwise in our words, and what was translated."""
+    what: list[str] = []
+    if len(tokens) > 1 and tokens[0] in _TASKS and options_of(tokens[1]):
+        what.append(f"the verb comes first, without {tokens[0]}")
+        tokens = tokens[1:]
+    if not tokens:
+        return tokens, what
+    verb, known = tokens[0], options_of(tokens[0])
+    ours: list[str] = [verb]
+    rest = iter(tokens[1:])
+    for token in rest:
+        key, equals, value = token.partition("=")
+        option, word = token.startswith("--"), key.removeprefix("--").replace("_", "-")
+        foreign = (option or (equals and not os.path.lexists(token))) and word not in known
+        if foreign and (meant := _OUR_WORDS.get(word)) in known:
+            what.append(f"{word} is called {meant}")
+            ours.append(f"{'--' * option}{meant}{equals}{value}")
+        elif foreign and verb == "train" and word in _OF_RECIPES:
+            what.append(f"{word} is a recipe's {_OF_RECIPES[word]}")
+            ours += [
+                "--set",
+                f"{_OF_RECIPES[word]}={(value if equals else next(rest, '')).lower()}",
+            ]
+        elif foreign and known and word in _NEEDLESS:
+            with_value, why = _NEEDLESS[word]
+            what.append(f"{word} is not needed: {why}")
+            if with_value and not equals:
+                next(rest, "")
+        else:
+            ours.append(token)
+    return ours, what
 
 
 def _mend(
@@ -97,8 +167,6 @@ def _option(verb: str, key: str, value: str, what: list[str], known: Container[s
     if key == "amp" and value.lower() in _TRUTH:
         return [] if _TRUTH[value.lower()] else ["--amp", "off"]
     if key not in known:
-        if verb == "train" and key in _OF_RECIPES:
-            return ["--set", f"{key}={value}"]
         what.append(f"{verb} has no {key}")
         return []
     if key in _SWITCHES and value.lower() in _TRUTH:
