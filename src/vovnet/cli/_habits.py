@@ -102,7 +102,8 @@ def _in_our_words(
         key, equals, value = token.partition("=")
         option, word = token.startswith("--"), key.removeprefix("--").replace("_", "-")
         foreign = (option or (equals and not os.path.lexists(token))) and word not in known
-        if foreign and (meant := _OUR_WORDS.get(word)) in known:
+        meant = _OUR_WORDS.get(word, "")
+        if foreign and meant in known:
             what.append(f"{word} is called {meant}")
             ours.append(f"{'--' * option}{meant}{equals}{value}")
         elif foreign and verb == "train" and word in _OF_RECIPES:

@@ -78,6 +78,8 @@ class Recipe:
     threads: int | None = None  # that compute on a CPU; None = tried out
     save_minutes: float = 10.0  # between saved states within an epoch
     tensorboard: bool = False  # write events for it, beside results.csv
+    mlflow: bool = False  # log to it, too
+    wandb: bool = False  # likewise Weights & Biases
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -152,7 +154,8 @@ LENGTHS = ("epochs", "steps", "minutes")
 # and other `threads` round otherwise.)
 CHANGEABLE = (
     *LENGTHS,
-    *("accumulate", "workers", "threads", "cache", "graphs", "save_minutes", "tensorboard"),
+    *("accumulate", "workers", "threads", "cache", "graphs", "save_minutes"),
+    *("tensorboard", "mlflow", "wandb"),
 )
 KINDS: dict[str, Any] = {field.name: field.type for field in fields(Recipe)}
 

@@ -35,6 +35,7 @@ from vovnet.train.loop import StepHook, train
 from vovnet.train.recipe import LENGTHS, NO_VALIDATION, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
 from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
+from vovnet.train.trackers import MLflowSink, WandbSink
 from vovnet.train.transfer import begin_from
 
 RowHook = Callable[[dict[str, Any]], None]
@@ -164,8 +165,15 @@ def _keep_recipe(recipe: Recipe, folder: Path) -> None:
 
 
 def _sinks(results: CsvSink, recipe: Recipe) -> list[Sink]:
-    events = results.path.with_name("tensorboard")
-    return [results, TensorBoardSink(events)] if recipe.tensorboard else [results]
+    folder, values = results.path.parent, recipe.to_dict()
+    sinks: list[Sink] = [results]
+    if recipe.tensorboard:
+        sinks.append(TensorBoardSink(folder / "tensorboard"))
+    if recipe.mlflow:
+        sinks.append(MLflowSink(folder, values))
+    if recipe.wandb:
+        sinks.append(WandbSink(folder, values))
+    return sinks
 
 
 def _out_of_patience(recipe: Recipe, folder: Path) -> str:
