@@ -34,6 +34,7 @@ from vovnet.train.loop import StepHook, train
 from vovnet.train.recipe import LENGTHS, NO_VALIDATION, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
 from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
+from vovnet.train.teacher import check_takes_scores, taught
 from vovnet.train.transfer import begin_from
 
 RowHook = Callable[[dict[str, Any]], None]
@@ -69,10 +70,14 @@ def run_training(
         keep_freed_memory()
     tell = on_note or (lambda line: None)
     dataset = open_training_data(recipe)
+    detector = _detector(recipe, dataset)
+    notes: list[str] = []
+    if recipe.teacher is not None:
+        check_takes_scores(detector)
+        dataset, notes = taught(recipe.teacher, recipe.teacher_conf, dataset)
     if resume and is_main():
         check_data(folder, dataset)  # before anything is chosen by it, or written
-    detector = _detector(recipe, dataset)
-    notes = data_notes(dataset, detector.input_spec, recipe.difficult)
+    notes += data_notes(dataset, detector.input_spec, recipe.difficult)
     if resume and recipe.val is None:  # begun before validation data were looked for
         recipe = replace(recipe, val=NO_VALIDATION)
     recipe, truth, of_validation = validation_data(recipe, detector.names, dataset)
