@@ -69,15 +69,7 @@ def run_training(
     if target.type == "cpu":
         keep_freed_memory()
     tell = on_note or (lambda line: None)
-    dataset = open_training_data(recipe)
-    detector = _detector(recipe, dataset)
-    notes: list[str] = []
-    if recipe.teacher is not None:
-        check_takes_scores(detector)
-        dataset, notes = taught(recipe.teacher, recipe.teacher_conf, dataset)
-    if resume and is_main():
-        check_data(folder, dataset)  # before anything is chosen by it, or written
-    notes += data_notes(dataset, detector.input_spec, recipe.difficult)
+    dataset, detector, notes = _begun(recipe, folder if resume else None)
     if resume and recipe.val is None:  # begun before validation data were looked for
         recipe = replace(recipe, val=NO_VALIDATION)
     recipe, truth, of_validation = validation_data(recipe, detector.names, dataset)
@@ -133,6 +125,21 @@ def run_training(
     if resume and last_row is done_before:
         tell(_finished(recipe, folder))
     return last_row
+
+
+def _begun(recipe: Recipe, resumed: Path | None) -> tuple[Dataset, Detector, list[str]]:
+    """What there is to learn, who learns it, and what is to be told of it; of a run that goes on,
+    if it is what it began with."""
+    dataset = open_training_data(recipe)
+    detector = _detector(recipe, dataset)
+    notes: list[str] = []
+    if recipe.teacher is not None:
+        check_takes_scores(detector)
+        dataset, notes = taught(recipe.teacher, recipe.teacher_conf, dataset)
+    if resumed and is_main():
+        check_data(resumed, dataset)  # before anything is chosen by it, or written
+    notes += data_notes(dataset, detector.input_spec, recipe.difficult)
+    return dataset, detector, notes
 
 
 def _figures(recipe: Recipe, detector: Detector) -> tuple[str, ...]:
