@@ -147,3 +147,15 @@ def test_ratios_of_cold_starts(script):
     assert ratios == ("2.0", "0.250", "0.500")
     values = (told["runs"], told["min_s"], told["median_s"], told["min_cpu_s"], told["peak_mb"])
     assert values == (3, "2.000", "4.000", "1.000", "4")
+
+
+def test_a_teachers_worth_is_the_mean_of_its_pairs(script):
+    distil = script("distil_ablation")
+    figures = {("plain", 0): 0.2, ("taught", 0): 0.25, ("plain", 1): 0.3, ("taught", 1): 0.31}
+    rows = [
+        {"variant": variant, "seed": seed, "map_50": value, "map_50_95": value / 2}
+        for (variant, seed), value in figures.items()
+    ]
+    rows.append({"variant": "taught", "seed": 2, "map_50": 9, "map_50_95": 9})  # without its twin
+    assert distil.differences(rows, "map_50")["taught"] == pytest.approx([0.05, 0.01])
+    assert distil.summary(rows)[0] == "taught: map_50 +0.0300 ± 0.0200, 2 pairs"

@@ -8,14 +8,26 @@ from typing import Any
 from vovnet.detect.description import Description, read_description
 from vovnet.detect.file_detector import FileDetector, open_file_detector
 from vovnet.detect.foreign import ForeignDetector
-from vovnet.detect.sessions import Session, open_onnxruntime, open_openvino
+from vovnet.detect.sessions import Session, open_model_file, open_onnxruntime, open_openvino
 from vovnet.detect.sidecar import SIDECAR, Sidecar, read_sidecar
 from vovnet.errors import VovnetError, WeightsError
 from vovnet.limits import usable_cores
-from vovnet.shipped import has_torch, need_torch, shipped_onnx, weights_path
+from vovnet.shipped import (
+    MODEL_FILES,
+    has_torch,
+    is_model_file,
+    need_torch,
+    shipped_onnx,
+    weights_path,
+)
 
 # Runtimes that read an ONNX file as a detector, and in which precision without more ado.
 ONNX_READERS = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
+
+
+def file_readers(name: str | Path) -> dict[str, tuple[str, ...]]:
+    """`ONNX_READERS`, of the .xml of an IR OpenVINO alone."""
+    return {k: v for k, v in ONNX_READERS.items() if k == "openvino" or Path(name).suffix != ".xml"}
 
 
 def load_detector(
@@ -32,7 +44,8 @@ def load_detector(
     describe: str | Path | None = None,
 ) -> Any:
     """The detector of a shipped name, a weights file, a run's folder, or what `export` wrote; or
-    another project's ONNX file, as a JSON file beside it or `describe` tells (docs/foreign.md).
+    another project's ONNX file or OpenVINO IR (its .xml), as a JSON file beside it or `describe`
+    tells (docs/foreign.md).
 
     `runtime` is one of `vovnet.runtimes.RUNTIMES`; left out, it is torch's eager mode, the
     exported file's own, or ONNX Runtime where torch is not installed. In torch the detector is a
@@ -46,13 +59,14 @@ def load_detector(
     `VovnetError` for what cannot be had, `MissingExtraError` for what is not installed.
     """
     path = Path(weights)
-    if describe is not None and path.suffix != ".onnx":
-        raise WeightsError(f"{weights}: only an .onnx file is described; leave out --describe")
+    if describe is not None and not is_model_file(path):
+        listed = " or ".join(MODEL_FILES)
+        raise WeightsError(f"{weights}: only an {listed} file is described; leave out --describe")
     if (path / SIDECAR).is_file():
         sidecar = read_sidecar(path)
         _agree(str(weights), sidecar, model, runtime, precision, device, imgsz)
         return open_file_detector(path, sidecar, threads)
-    if path.suffix == ".onnx":
+    if is_model_file(path):
         return _open_onnx(path, model, runtime, precision, device, threads, imgsz, describe)
     if runtime is None:
         runtime = "eager" if has_torch() else default_runtime(weights, device, imgsz)
@@ -78,8 +92,8 @@ def load_detector(
 def default_runtime(weights: str | Path, device: str = "cpu", imgsz: int | None = None) -> str:
     """The runtime that starts fastest: ONNX Runtime for what is ONNX or ships as such, else
     torch."""
-    if str(weights).endswith(".onnx"):
-        return "onnxruntime"
+    if is_model_file(weights):
+        return next(iter(file_readers(weights)))
     return "eager" if _twin(weights, device, imgsz) is None else "onnxruntime"
 
 
@@ -141,28 +155,29 @@ def _open_onnx(
     imgsz: int | None,
     describe: str | Path | None = None,
 ) -> FileDetector | ForeignDetector:
-    """The detector of an end-to-end ONNX file, which says itself what it is, or of another one,
-    which is described."""
+    """The detector of an end-to-end ONNX file, which says itself what it is, or of another one or
+    an IR, which are described."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; check the path")
+    if (path.parent / SIDECAR).is_file() and path.suffix == ".xml":
+        raise WeightsError(f"{path}: vovnet export wrote it; give its folder, {path.parent}")
     threads = threads or usable_cores()
-    session = open_onnxruntime(path, threads)
+    session = open_model_file(path, threads)
     foreign = "vovnet" not in session.metadata
     if describe is not None and not foreign:
         raise WeightsError(f"{path}: says itself how it is to be read; leave out --describe")
     facts = {"precision": "fp32"} if foreign else _facts(path, session)
     own = facts["precision"]
-    runtime, precision = runtime or "onnxruntime", precision or own
-    if runtime not in ONNX_READERS or precision not in (
-        ONNX_READERS[runtime] if own == "fp32" else (own,)
-    ):
-        able = ", ".join(ONNX_READERS)
+    readers = file_readers(path)
+    runtime, precision = runtime or next(iter(readers)), precision or own
+    if runtime not in readers or precision not in (readers[runtime] if own == "fp32" else (own,)):
+        able = ", ".join(readers)
         raise VovnetError(f"{path}: holds {own}, for {able}; not for {runtime} {precision}")
     if foreign:
         description = _described(path, describe)
         said = Sidecar(path.stem, description.names, description.input, runtime, precision, {})
         _agree(str(path), said, model, runtime, precision, device, imgsz)
-        if runtime == "openvino":
+        if (runtime, precision) != (next(iter(readers)), "fp32"):
             session = open_openvino(path, precision, threads)
         return ForeignDetector(path, description, session, runtime, precision)
     facts |= {"runtime": runtime, "precision": precision, "files": {path.name: ""}}

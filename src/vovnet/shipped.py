@@ -23,6 +23,16 @@ SHIPPED = {
 }
 
 
+# Files that hold a network with its runtime's own instructions: ONNX and OpenVINO's IR.
+MODEL_FILES = (".onnx", ".xml")
+
+
+def is_model_file(name: str | Path) -> bool:
+    """Whether a name is that of an ONNX file or of the .xml of an IR, which any project may have
+    written."""
+    return str(name).endswith(MODEL_FILES)
+
+
 def shipped_onnx(name: str) -> Path | None:
     """The end-to-end ONNX file that ships beside the weights of that name, if there is one."""
     path = SHIPPED[name].with_suffix(".onnx") if name in SHIPPED else None
@@ -43,7 +53,7 @@ def weights_path(name_or_path: str | Path) -> Path:
                 f"{text}: no best or last weights in it; give a run's folder or an exported one"
             )
         return next(filter(os.path.isfile, files))
-    if os.path.exists(text) or "/" in text or text.endswith((".safetensors", ".onnx")):
+    if os.path.exists(text) or "/" in text or text.endswith((".safetensors", *MODEL_FILES)):
         return Path(text)
     fetched = fetched_path(text)
     if os.path.isfile(fetched):

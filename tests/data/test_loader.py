@@ -99,8 +99,8 @@ def test_batches_have_the_networks_form(voc):
         assert pixels.shape == (4, 32, 32, 3)
         assert pixels.dtype == torch.uint8
         assert len(targets) == 4
-        for boxes, labels, masks, _ in targets:
-            assert masks is None
+        for boxes, labels, masks, _, scores in targets:
+            assert (masks, scores) == (None, None)
             assert boxes.shape == (len(labels), 4)
             assert (boxes.dtype, labels.dtype) == (torch.float32, torch.int64)
     assert sum(len(target.labels) for _, targets in epoch for target in targets) > 8

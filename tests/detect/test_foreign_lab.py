@@ -50,7 +50,7 @@ def test_the_picker_tries_what_can_be_used_after():
     assert len(jobs) > len(mine) + 4
     asked = jobs_for(["other.onnx"], runtimes=["openvino"], precisions=["bf16"])
     assert [job.precision for job in asked] == ["bf16"]
-    with pytest.raises(VovnetError, match=r"other\.onnx: ONNX files are read by onnxruntime, open"):
+    with pytest.raises(VovnetError, match=r"other\.onnx: is read by onnxruntime, openvino only"):
         jobs_for(["other.onnx"], runtimes=["eager"])
 
 

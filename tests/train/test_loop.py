@@ -266,7 +266,7 @@ def test_nor_with_as_many_others(make_voc, tmp_path, word, other):
     stopped_in_its_second_step(recipe(data), tmp_path / "run")
     for path in (*data.glob("Annotations/*.xml"), data / "ImageSets" / "Main" / "train.txt"):
         path.write_text(path.read_text().replace(word, other))
-    with pytest.raises(DataError, match="had other images or classes when the run began"):
+    with pytest.raises(DataError, match="had other images, classes or finds of a teacher when"):
         run_training(load_run(tmp_path / "run"), tmp_path / "run", resume=True)
 
 

@@ -27,7 +27,7 @@ class Choice:
 
     weights: str | None = None
     """A shipped name, a .safetensors file, a run's folder, what `vovnet export` wrote, or another
-    project's .onnx file (default: vovdet_nano.voc)."""
+    project's .onnx file or .xml of an OpenVINO IR (default: vovdet_nano.voc)."""
     model: str | None = None
     """The model that the weights must be for; without --weights, its shipped ones are taken."""
     imgsz: int | None = None
@@ -40,7 +40,7 @@ class Choice:
     device: str | None = None
     """What to compute on: cpu, cuda or cuda:1."""
     describe: Path | None = None
-    """The description of another project's .onnx file (default: FILE.json beside FILE.onnx)."""
+    """The description of another project's file (default: FILE.json beside FILE.onnx or .xml)."""
     config: Path | None = None
     """A choice of `vovnet pick --out`, which names all of these; options beside it win."""
 

@@ -111,7 +111,7 @@ def bench(
     ----------
     names
         Models as `vovnet models` lists them, weights (a shipped name or a .safetensors file),
-        timm:NAME, torchvision:NAME, or an .onnx file.
+        timm:NAME, torchvision:NAME, an .onnx file or the .xml of an OpenVINO IR.
     imgsz
         Input side in pixels (default: the model's own).
     num_classes

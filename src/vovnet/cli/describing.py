@@ -17,7 +17,7 @@ def describe(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> int:
-    """Propose how another project's ONNX detector is to be read, and tell what it cannot know.
+    """Propose how another project's detector is to be read, and tell what it cannot know.
 
     Looks at shapes, operators and metadata, and tries usual preparations on scikit-image's
     photographs where that is installed.
@@ -25,7 +25,7 @@ def describe(
     Parameters
     ----------
     file
-        The .onnx file.
+        The .onnx file, or the .xml of an OpenVINO IR.
     out
         JSON file for the description; beside the file, under its name, every verb finds it
         (default: print it).

@@ -63,7 +63,7 @@ def count(
     Parameters
     ----------
     names
-        Models as `vovnet models` lists them, weights, timm:NAME or torchvision:NAME.
+        Models as `vovnet models` lists them, weights, timm:NAME, torchvision:NAME or an .onnx file.
     imgsz
         Input side in pixels (default: the model's own; 224 for backbones, 32 for CIFAR's).
     num_classes
@@ -91,7 +91,9 @@ def count(
     if as_json:
         print_json(rows)
     else:
-        print_table([without(row, "uncounted_ops", "layers", "fused") for row in rows])
+        print_table(
+            [without(row, "uncounted_ops", "layers", "fused", "bytes_by_operator") for row in rows]
+        )
         for row in rows if layers else ():
             print(f"\n{row['model']}, its convolutions")
             print_table(row["layers"])

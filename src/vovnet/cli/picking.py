@@ -71,8 +71,8 @@ def pick(
     task
         What the candidates do.
     candidates
-        Weights (shipped names or .safetensors files), models, or another project's .onnx files,
-        described beside them (default: what ships).
+        Weights (shipped names or .safetensors files), models, or another project's .onnx or
+        .xml files, described beside them (default: what ships).
     objective
         What to be best in (default: accuracy if it is known of all, else latency).
     data

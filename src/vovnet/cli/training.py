@@ -31,6 +31,11 @@ class RecipeOptions:
     weights: str | None = None
     """Start from these, a shipped or fetched name, a .safetensors file or a run's folder, whatever
     classes."""
+    teacher: str | None = None
+    """Learn what this detector finds beside the labels, the surer it is the more: weights as
+    --weights of predict takes them, another project's .onnx with its description beside it."""
+    unlabelled: Annotated[list[str] | None, Many] = None
+    """Folders of pictures without labels, of which the teacher alone tells."""
     freeze: Annotated[list[str] | None, Many] = None
     """Parts of the network that stay as they are, such as backbone or backbone.stem."""
     val: str | None = None

@@ -56,7 +56,8 @@ def raw_sample(decoded: Decoded, record: Record, difficult: bool, masks: bool = 
     keep = trained(record, difficult)
     drawn = record_masks(record, keep) if masks else None
     pixels, *scale = decoded
-    whole = Sample(pixels, record.boxes[keep], record.labels[keep], drawn)
+    scores = None if record.scores is None else record.scores[keep]
+    whole = Sample(pixels, record.boxes[keep], record.labels[keep], drawn, scores)
     return whole.moved(pixels, (scale[0], scale[1]), (0.0, 0.0))
 
 
@@ -158,7 +159,7 @@ class DiskCache:
         folder: Path | None = None,
         threads: int = 2,
     ) -> None:
-        name, version = _fingerprints(records, longest)
+        name, version = picture_hashes(records, str(longest))
         self.path = (folder or cache_folder()) / name / f"{version}.pixels"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,9 +183,9 @@ class DiskCache:
         self._pixels = _mapped(self.path)
 
 
-def _fingerprints(records: Sequence[Record], longest: int) -> tuple[str, str]:
-    """Which images at which size, and in which state."""
-    names, states = hashlib.sha256(f"{longest}\0".encode()), hashlib.sha256()
+def picture_hashes(records: Sequence[Record], purpose: str) -> tuple[str, str]:
+    """Of which images what is made for a purpose, and in which state they are."""
+    names, states = hashlib.sha256(f"{purpose}\0".encode()), hashlib.sha256()
     for record in records:
         names.update(os.fsencode(os.path.realpath(record.path)) + b"\0")
         with suppress(OSError):  # decoding it says what is wrong

@@ -85,7 +85,9 @@ def _collate(samples: list[Sample | VovnetError]) -> Batch | VovnetError:
 
 def _target(sample: Sample) -> Target:
     boxes, labels = torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels)
-    return Target(boxes, labels, None if sample.masks is None else _packed(sample.masks))
+    masks = None if sample.masks is None else _packed(sample.masks)
+    scores = None if sample.scores is None else torch.from_numpy(sample.scores)
+    return Target(boxes, labels, masks, scores=scores)
 
 
 def _packed(masks: Sequence[Mask]) -> InstanceMasks:

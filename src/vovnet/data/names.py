@@ -89,6 +89,7 @@ def _relabel(record: Record, to: np.ndarray) -> Record:
         crowd=record.crowd[keep],
         areas=None if record.areas is None else record.areas[keep],
         segmentations=tuple(mask for mask, kept in zip(masks, keep, strict=False) if kept),
+        scores=None if record.scores is None else record.scores[keep],
     )
 
 

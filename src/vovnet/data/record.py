@@ -19,7 +19,8 @@ class Record:
     coordinates: a box that covers the whole of a W×H image is (0, 0, W, H). `labels` is N int64,
     0-based into `Dataset.names`. `difficult` (VOC) and `crowd` (COCO) are N bool. N may be 0.
     `size` is (height, width) when the annotation gives it. `segmentations` holds one COCO
-    segmentation (polygons or RLE) per box, [] for a box without, or is empty.
+    segmentation (polygons or RLE) per box, [] for a box without, or is empty. `scores` is N
+    float32, how sure a teacher is of each object: 1 for a label; None where all are labels.
     """
 
     path: Path
@@ -31,13 +32,15 @@ class Record:
     size: tuple[int, int] | None = None
     areas: np.ndarray | None = None
     segmentations: tuple[Any, ...] = ()
+    scores: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
     """The records of one split, with class names and the source's category ids.
 
-    `findings` are the faults that were met, with what was done about each.
+    `findings` are the faults that were met, with what was done about each. `teacher` tells who
+    found the objects that are no labels.
     """
 
     root: Path
@@ -47,6 +50,7 @@ class Dataset:
     records: tuple[Record, ...]
     category_ids: tuple[int, ...] = ()
     findings: tuple[Finding, ...] = field(default=())
+    teacher: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.records)

@@ -34,13 +34,15 @@ class Mask:
 class Sample:
     """Pixels H×W×3 uint8 RGB; boxes N×4 float32 xyxy in pixels; labels N int64; N may be 0.
 
-    `masks` has one `Mask` per object, or is None where nobody asked for masks.
+    `masks` has one `Mask` per object, or is None where nobody asked for masks; `scores` are a
+    `Record`'s.
     """
 
     pixels: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     masks: tuple[Mask, ...] | None = None
+    scores: np.ndarray | None = None
 
     def moved(
         self, pixels: np.ndarray, scale: tuple[float, float], offset: tuple[float, float]
@@ -53,7 +55,9 @@ class Sample:
     def kept(self, keep: np.ndarray) -> "Sample":
         """The objects where `keep` (N bool) is true."""
         masks = self.masks and tuple(m for m, k in zip(self.masks, keep, strict=True) if k)
-        return replace(self, boxes=self.boxes[keep], labels=self.labels[keep], masks=masks)
+        scores = None if self.scores is None else self.scores[keep]
+        boxes, labels = self.boxes[keep], self.labels[keep]
+        return replace(self, boxes=boxes, labels=labels, masks=masks, scores=scores)
 
     def cut_masks(self) -> "Sample":
         """The sample with its masks cut to the pixels, where others will lie beside them."""
@@ -91,8 +95,14 @@ def joined(pixels: np.ndarray, parts: list[Sample]) -> Sample:
     masks = None
     if all(part.masks is not None for part in parts):
         masks = tuple(mask for part in parts for mask in part.masks or ())
+    scores = None
+    if any(part.scores is not None for part in parts):
+        ones = (np.ones(len(part.labels), np.float32) for part in parts)
+        rows = zip(parts, ones, strict=True)
+        scores = np.concatenate([one if p.scores is None else p.scores for p, one in rows])
     boxes = np.concatenate([part.boxes for part in parts])
-    return Sample(pixels, boxes, np.concatenate([part.labels for part in parts]), masks)
+    labels = np.concatenate([part.labels for part in parts])
+    return Sample(pixels, boxes, labels, masks, scores)
 
 
 def flipped(sample: Sample, mirrored: bool, upside_down: bool) -> Sample:

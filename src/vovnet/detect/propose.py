@@ -1,4 +1,4 @@
-"""A description proposed for another project's ONNX file: `vovnet describe`.
+"""A description proposed for another project's file: `vovnet describe`.
 
 What the file says (input, metadata, operators) is taken. The rest is tried: photographs run through
 the file with every usual preparation, each answer is read in every layout that its shapes allow,
@@ -27,7 +27,7 @@ from vovnet.detect.layouts import (
     nearest,
     shapes_of,
 )
-from vovnet.detect.sessions import Session, open_onnxruntime
+from vovnet.detect.sessions import Session, open_model_file
 from vovnet.detect.usual_names import usual_names
 from vovnet.errors import WeightsError
 from vovnet.input_spec import InputSpec
@@ -99,7 +99,7 @@ def propose(path: Path, imgsz: int | None = None, threads: int = 1) -> Proposal:
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; check the path")
-    session = open_onnxruntime(path, threads)
+    session = open_model_file(path, threads)
     if "vovnet" in session.metadata:
         raise WeightsError(f"{path}: vovnet export wrote it, it needs no description; just use it")
     wants, said = wants_of(session, path), _metadata(session.metadata)
@@ -116,9 +116,8 @@ def propose(path: Path, imgsz: int | None = None, threads: int = 1) -> Proposal:
     }
     unknown += _unknown(readings, said, bool(photographs))
     told = Description.from_dict(description, "the proposal")
-    found, doubts = _sanity(
-        ForeignDetector(path, told, session, "onnxruntime", "fp32"), photographs
-    )
+    runtime = "openvino" if path.suffix == ".xml" else "onnxruntime"
+    found, doubts = _sanity(ForeignDetector(path, told, session, runtime, "fp32"), photographs)
     operators, remarks = _operators(path)
     tried = [
         {
@@ -364,7 +363,9 @@ def _sanity(
 
 
 def _operators(path: Path) -> tuple[dict[str, int], list[str]]:
-    """How many of each operator there are, if onnx is installed, and what that means."""
+    """How many of each operator an ONNX file has, if onnx is installed, and what that means."""
+    if path.suffix != ".onnx":
+        return {}, []
     try:
         import onnx
     except ImportError:

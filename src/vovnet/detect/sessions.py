@@ -77,6 +77,29 @@ def _type_name(kind: str) -> str:
 _CPU = ["CPUExecutionProvider"]
 
 
+def open_model_file(path: Path, threads: int) -> Session:
+    """An ONNX file in ONNX Runtime, the .xml of an IR in OpenVINO, both in float32."""
+    if path.suffix != ".xml":
+        return open_onnxruntime(path, threads)
+    _check_ir(path)
+    return open_openvino(path, "fp32", threads)
+
+
+def _check_ir(path: Path) -> None:
+    """Raise `VovnetError` for an .xml that is no IR, or lies there without its weights: OpenVINO
+    tries every other format on it, and says so in many lines."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise VovnetError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if b"<net" not in head:
+        raise VovnetError(f"{path}: is no OpenVINO IR; give the .xml of one, or an .onnx file")
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise VovnetError(f"{path}: {weights.name} is missing beside it; copy both files")
+
+
 def open_openvino(path: Path, precision: str, threads: int) -> Session:
     """An ONNX or IR file in OpenVINO on the CPU; of an end-to-end file all before its suppression.
 
@@ -108,14 +131,18 @@ def openvino_session(compiled: Any) -> Session:
         free.put(request)
         return found
 
-    shapes = {
-        port.get_any_name(): [d.get_length() if d.is_static else None for d in port.partial_shape]
-        for port in compiled.inputs
-    }
+    shapes = {port.get_any_name(): _sides(port.partial_shape) for port in compiled.inputs}
     version = _import_openvino().__version__.partition("-")[0]
     types = {p.get_any_name(): p.element_type.to_dtype().name for p in compiled.inputs}
     outputs = tuple(port.get_any_name() if port.names else "" for port in ports)
     return Session(run, shapes, version, {}, types, outputs)
+
+
+def _sides(shape: Any) -> list[Any]:
+    """A shape's numbers, None for what is left open; nothing where even the rank is."""
+    if shape.rank.is_dynamic:
+        return []
+    return [d.get_length() if d.is_static else None for d in shape]
 
 
 def _before_suppression(model: Any) -> Any:

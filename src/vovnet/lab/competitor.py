@@ -17,7 +17,7 @@ from vovnet.lab.energy import Energy, Meter
 from vovnet.lab.latency import settle, time_calls
 from vovnet.lab.stages import EndToEnd
 from vovnet.lab.target import Target, random_images
-from vovnet.load import ONNX_READERS
+from vovnet.load import file_readers
 from vovnet.runtimes import RUNTIMES, Precision, Runner, open_onnx, open_runtime, write_onnx
 
 _CALIBRATION_BATCHES = 8
@@ -97,7 +97,7 @@ class Competitor:
             self.end_to_end = EndToEnd(
                 self.target.detector, self.runner, loaded.structure, job.batch
             )
-        elif stages and self.target.foreign is not None and job.runtime in ONNX_READERS:
+        elif stages and self.target.foreign is not None and job.runtime in file_readers(job.model):
             self.end_to_end = EndToEnd(self.target.foreign, self.runner, None, job.batch)
         if self.end_to_end is not None:
             self.end_to_end.run()

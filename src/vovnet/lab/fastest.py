@@ -13,9 +13,9 @@ from vovnet.files import cache_folder, write_atomically
 from vovnet.lab.bench import Protocol, bench_jobs
 from vovnet.lab.competitor import Job
 from vovnet.lab.row import BenchRow
-from vovnet.load import ONNX_READERS
+from vovnet.load import file_readers
 from vovnet.runtimes import RUNTIMES
-from vovnet.shipped import weights_path
+from vovnet.shipped import is_model_file, weights_path
 
 _PROTOCOL = Protocol(seconds=0.4, repeats=3, warmup=0.3, memory=False, energy=False)
 _SLOW_TO_OPEN = ("compile", "aoti")  # a minute for every start
@@ -50,8 +50,8 @@ def fastest_runtime(
     ways = [n for n in RUNTIMES if n not in _SLOW_TO_OPEN]
     kind = device.partition(":")[0]
     ways = [n for n in ways if precision in RUNTIMES[n].precisions.get(kind, ())]
-    if weights.endswith(".onnx"):
-        ways = [n for n in ways if n in ONNX_READERS]
+    if is_model_file(weights):
+        ways = [n for n in ways if n in file_readers(weights)]
     else:
         ways = list(dict.fromkeys(("eager", *ways)))
     jobs = [
@@ -82,7 +82,10 @@ def _ms(row: BenchRow) -> float:
 
 def _place(weights: str, precision: str, imgsz: int | None, device: str) -> Path:
     """The file of a measurement: it is another one for other weights, machines and versions."""
-    digest = hashlib.sha256(weights_path(weights).read_bytes())
+    path = weights_path(weights)
+    digest = hashlib.sha256(path.read_bytes())
+    if path.suffix == ".xml":  # an IR keeps its numbers beside it
+        digest.update(path.with_suffix(".bin").read_bytes())
     machine: dict[str, Any] = environment()
     digest.update(json.dumps([precision, imgsz, device, machine], sort_keys=True).encode())
     return cache_folder() / "fastest" / f"{digest.hexdigest()[:32]}.json"

@@ -26,6 +26,7 @@ from vovnet.lab.measurement import Measurement, measured, not_measured
 from vovnet.lab.target import Target, random_images
 from vovnet.runtimes import RUNTIMES, Runner, open_onnx, open_runtime
 from vovnet.runtimes.convert import FlatNetwork, write_onnx
+from vovnet.shipped import is_model_file
 
 _PASSES, _REPEATS = 2, 3
 _SMALL = 32  # pixels; what the process runs first
@@ -141,7 +142,7 @@ def _open(path: Path, job: dict[str, Any]) -> Runner:
     images = random_images(batch, side, torch.device("cpu"))
     options = {"device": job["device"], "threads": job["threads"], "calibration": [images]}
     what = job["runtime"], job["precision"]
-    if path.suffix == ".onnx":
+    if is_model_file(path):
         return open_onnx(path, *what, batch=batch, image_size=(side, side), **options)
     # Written a moment ago by `peak_memory`: the network's own class has to come along.
     return open_runtime(torch.load(path, weights_only=False), images, *what, **options)

@@ -27,8 +27,9 @@ from vovnet.lab.decide import (
     loosened,
 )
 from vovnet.lab.row import BenchRow
-from vovnet.load import ONNX_READERS
+from vovnet.load import file_readers
 from vovnet.runtimes import RUNTIMES
+from vovnet.shipped import is_model_file
 
 SCREENING = Protocol(seconds=0.3, repeats=2, warmup=0.2)
 FINAL = Protocol(seconds=1.0, repeats=5)
@@ -72,8 +73,8 @@ def jobs_for(
 ) -> list[Job]:
     """Every name in every runtime and precision that the device has; all by default.
 
-    An ONNX file has only the runtimes that `load_detector` reads it with, and no other precision
-    than fp32 unless asked for, since nothing tells whether its answer stands it. Raises
+    An ONNX file or an IR has only the runtimes that `load_detector` reads it with, and no other
+    precision than fp32 unless asked for, since nothing tells whether its answer stands it. Raises
     `UnknownNameError` for a runtime that there is not, `VovnetError` if nothing is left.
     """
     for runtime in runtimes:
@@ -92,15 +93,15 @@ def jobs_for(
         Job(name, imgsz, device=device, runtime=runtime, precision=precision)
         for name in names
         for runtime, precision in ways
-        if not name.endswith(".onnx") or precision in _onnx_precisions(runtime, precisions)
+        if not is_model_file(name) or precision in _file_precisions(name, runtime, precisions)
     ]
     if not jobs:
-        raise VovnetError(f"{names[0]}: ONNX files are read by {', '.join(ONNX_READERS)} only")
+        raise VovnetError(f"{names[0]}: is read by {', '.join(file_readers(names[0]))} only")
     return jobs
 
 
-def _onnx_precisions(runtime: str, asked: Sequence[str]) -> Sequence[str]:
-    able = ONNX_READERS.get(runtime, ())
+def _file_precisions(name: str, runtime: str, asked: Sequence[str]) -> Sequence[str]:
+    able = file_readers(name).get(runtime, ())
     return able if asked else able[:1]
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from vovnet.errors import VovnetError
 from vovnet.lab.count import Counts, LayerCount, count
+from vovnet.lab.count_onnx import FileCounts, count_onnx
 from vovnet.lab.target import Target, is_weights, open_target
+from vovnet.shipped import is_model_file
 
 # Bytes of one number.
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
@@ -27,23 +30,26 @@ def count_models(
 ) -> list[dict[str, Any]]:
     """One row per model, for `batch` images of imgsz×imgsz pixels (default: the model's own).
 
-    Names are what `open_target` takes, but for ONNX files; weights are `fused`, their batch norms
-    folded as `vovnet predict` runs them. `bytes_moved` is for numbers of
-    `dtype`; `layers` adds the convolutions one by one. Raises `VovnetError` if a model cannot be
-    built, or cannot take images of that size.
+    Names are what `open_target` takes; weights are `fused`, their batch norms folded as `vovnet
+    predict` runs them. `bytes_moved` is for numbers of `dtype`; `layers` adds the convolutions one
+    by one. Of an ONNX file `bytes_by_operator` is told too. Raises `VovnetError` if a model cannot
+    be built, or cannot take images of that size.
     """
     if (imgsz is not None and imgsz < 1) or batch < 1:
         raise VovnetError(f"--imgsz {imgsz} --batch {batch}: both must be at least 1")
     rows = []
     for name in names:
-        target = _without_numbers(name, num_classes, stem)
-        side = imgsz or target.imgsz
-        counts = _count(target, side, batch, BYTES[dtype])
+        counts: Counts | FileCounts
+        if is_model_file(name):
+            counts, facts = _count_file(name, imgsz, (num_classes, stem), batch, BYTES[dtype])
+        else:
+            target = _without_numbers(name, num_classes, stem)
+            side = imgsz or target.imgsz
+            counts = _count(target, side, batch, BYTES[dtype])
+            facts = {"imgsz": side, "num_classes": target.num_classes, "fused": is_weights(name)}
         row: dict[str, Any] = {
             "model": name,
-            "imgsz": side,
-            "num_classes": target.num_classes,
-            "fused": is_weights(name),
+            **facts,
             "params": counts.params,
             "macs": counts.macs,
             "flops": counts.flops,
@@ -52,10 +58,24 @@ def count_models(
             "activations": counts.activations,
             "uncounted_ops": list(counts.uncounted_ops),
         }
+        if isinstance(counts, FileCounts):
+            row["bytes_by_operator"] = counts.by_operator
         if layers:
             row["layers"] = [asdict(layer) for layer in counts.layers]
         rows.append(row)
     return rows
+
+
+def _count_file(
+    name: str, imgsz: int | None, built: tuple[object, ...], batch: int, bytes_per_element: int
+) -> tuple[FileCounts, dict[str, Any]]:
+    """The counts of an ONNX file, and what its row tells beside them."""
+    if any(value is not None for value in built):
+        raise VovnetError(f"{name}: is ready made; leave out --num-classes and --stem")
+    if not name.endswith(".onnx"):
+        raise VovnetError(f"{name}: is counted by its ONNX file; give the one it was made from")
+    counts = count_onnx(Path(name), imgsz, batch=batch, bytes_per_element=bytes_per_element)
+    return counts, {"imgsz": counts.side, "num_classes": None, "fused": counts.folded}
 
 
 def layers_of(
@@ -83,7 +103,7 @@ def _without_numbers(
 def _count(target: Target, side: int, batch: int, bytes_per_element: int) -> Counts:
     network = target.countable
     if network is None:
-        raise VovnetError(f"{target.name}: ONNX files are not counted; give vovnet bench the file")
+        raise VovnetError(f"{target.name}: holds no network of torch; give vovnet count the file")
     try:
         return count(network, (side, side), batch=batch, bytes_per_element=bytes_per_element)
     except Exception as error:  # a stranger's network may raise anything

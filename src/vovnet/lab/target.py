@@ -21,7 +21,7 @@ from vovnet.models.detector import Detector, WholePass
 from vovnet.models.rcnn import RCNN
 from vovnet.models.weights import load_detector
 from vovnet.runtimes.onnx_file import fill_shape
-from vovnet.shipped import SHIPPED
+from vovnet.shipped import SHIPPED, is_model_file
 
 _TORCHVISION = "torchvision:"
 
@@ -86,16 +86,16 @@ def open_target(
 ) -> Target:
     """The network that `name` stands for, freshly initialised unless it is a weights file.
 
-    A model or weights of ours, a .safetensors or .onnx file, `timm:NAME` or `torchvision:NAME`;
-    `stem` is for VoVNets. Raises `VovnetError` for what is not there, or cannot have that size,
-    number of classes or stem.
+    A model or weights of ours, a .safetensors, .onnx or IR's .xml file, `timm:NAME` or
+    `torchvision:NAME`; `stem` is for VoVNets. Raises `VovnetError` for what is not there, or
+    cannot have that size, number of classes or stem.
     """
     if imgsz is not None and imgsz < 1:
         raise VovnetError(f"--imgsz {imgsz}: must be at least 1")
-    ready_made = name.endswith(".onnx") or is_weights(name)
+    ready_made = is_model_file(name) or is_weights(name)
     if ready_made and (num_classes, stem) != (None, None):
         raise VovnetError(f"{name}: is ready made; leave out --num-classes and --stem")
-    if name.endswith(".onnx"):
+    if is_model_file(name):
         return _onnx(name, imgsz)
     if is_weights(name):
         return _weights(name, imgsz)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torchvision.ops import box_convert
 
 from vovnet.boxes.coding import decode_offsets, encode_offsets
 from vovnet.losses.matching import match_priors
-from vovnet.losses.target import Target
+from vovnet.losses.target import Target, weights_of
 from vovnet.losses.term import Term
 
 
@@ -48,7 +49,8 @@ def multibox(
 
     `logits` N×A×(1+C), `offsets` N×A×4, `priors` A×4 or N×A×4 (centre x, centre y, width, height in
     input pixels). `eligible` N×A tells which priors may be negatives. Finite also when no image
-    has an object: then the hardest negatives train alone and the box term is 0.
+    has an object: then the hardest negatives train alone and the box term is 0. An object with a
+    score below 1 is the background by the rest of it, and counts by the score.
     """
     boxes, labels = torch.cat([t.boxes for t in targets]), torch.cat([t.labels for t in targets])
     corners = box_convert(priors, "cxcywh", "xyxy")
@@ -66,6 +68,14 @@ def multibox(
     count = positive.sum()
     truth = encode_offsets(boxes[matches[found]], priors.expand_as(offsets)[found], rule.variances)
     box = nn.functional.smooth_l1_loss(offsets[found], truth, reduction="sum")
+    weights = weights_of(targets)
+    if weights is not None:
+        doubt = 1 - weights[matches[found]]
+        # -log p of the background less that of the class is the difference of their logits.
+        told = logits[found].gather(1, labels[matches[found]][:, None] + 1)[:, 0]
+        classes = classes + (doubt * (told - logits[found][:, 0])).sum()
+        each = nn.functional.smooth_l1_loss(offsets[found], truth, reduction="none").sum(1)
+        box, count = box - (doubt * each).sum(), count - doubt.sum()
     return Term(classes, count), Term(box, count)
 
 
@@ -75,6 +85,7 @@ class MultiBoxLoss:
 
     priors: Tensor
     rule: MatchRule = MatchRule()
+    takes_scores: ClassVar = True
 
     def __call__(
         self,
@@ -104,6 +115,7 @@ class RefineLoss:
     anchors: Tensor
     rule: MatchRule = MatchRule()
     min_objectness: float = 0.01  # θ = 0.99 of background
+    takes_scores: ClassVar = True
 
     def __call__(
         self,
@@ -114,7 +126,7 @@ class RefineLoss:
         """Loss terms "arm_class", "arm_box", "class" and "box"; `outputs`: `RefineDetOutput`."""
         arm_logits, arm_offsets, logits, offsets = (x.float() for x in outputs)
         anchors = self.anchors.to(logits.device)
-        objects = [Target(t.boxes, torch.zeros_like(t.labels)) for t in targets]
+        objects = [t._replace(labels=torch.zeros_like(t.labels)) for t in targets]
         arm_class, arm_box = multibox(arm_logits, arm_offsets, anchors, objects, self.rule)
         with torch.no_grad():
             refined = decode_offsets(arm_offsets, anchors, self.rule.variances)

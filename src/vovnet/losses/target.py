@@ -1,5 +1,6 @@
 """What a network should have said about one image."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,13 +31,15 @@ class Target(NamedTuple):
     """Objects of one image: boxes G×4 float32 xyxy in input pixels, labels G int64; G may be 0.
 
     `masks` are there when the network that trains on the target draws masks. From `seed` follows
-    what a loss draws at random for the image.
+    what a loss draws at random for the image. `scores` G float32 in 0..1 weigh the objects, a
+    teacher's by how sure it is; None where all are labels, which weigh 1.
     """
 
     boxes: Tensor
     labels: Tensor
     masks: InstanceMasks | None = None
     seed: int = 0
+    scores: Tensor | None = None
 
     def to(self, device: torch.device) -> "Target":
         """The target on a device; from pinned memory a GPU fetches it without a wait."""
@@ -45,4 +48,13 @@ class Target(NamedTuple):
             return tensor.to(device, non_blocking=device.type == "cuda")
 
         masks = self.masks and InstanceMasks(*map(there, self.masks))
-        return Target(there(self.boxes), there(self.labels), masks, self.seed)
+        scores = None if self.scores is None else there(self.scores)
+        return Target(there(self.boxes), there(self.labels), masks, self.seed, scores)
+
+
+def weights_of(targets: Sequence[Target]) -> Tensor | None:
+    """The scores of all objects of a batch, one image's after the other's; None if all weigh 1."""
+    if all(target.scores is None for target in targets):
+        return None
+    weights = [torch.ones_like(t.boxes[:, 0]) if t.scores is None else t.scores for t in targets]
+    return torch.cat(weights)

@@ -6,7 +6,7 @@ target is not 1 but grows with that measure, so that high scores go to well-plac
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torchvision.ops import generalized_box_iou_loss
 from vovnet.boxes.anchors import anchor_points
 from vovnet.boxes.coding import decode_distances
 from vovnet.boxes.rows import BatchRows
-from vovnet.losses.target import Target
+from vovnet.losses.target import Target, weights_of
 from vovnet.losses.term import Term
 
 
@@ -43,8 +43,9 @@ def assign(
 
     Candidates of an object are the points inside its box, the box taken at least `reach` pixels to
     each side of its centre so that small objects have candidates too. A point wanted by several
-    objects goes to the one that its prediction overlaps most, of equals to the first. All boxes
-    are xyxy in input pixels. No tensor on the way exceeds 4 MB on a CPU and 16 times that on a
+    objects goes to the one that its prediction overlaps most, of equals to the first. The class
+    targets of a teacher's object are those of a label times its score. All boxes are xyxy in input
+    pixels. No tensor on the way exceeds 4 MB on a CPU and 16 times that on a
     GPU, unless a single row of the overlaps, `top` numbers an object or one a point do.
     """
     rows = BatchRows([target.boxes for target in targets])
@@ -69,8 +70,11 @@ def assign(
     ceiling = none.scatter_reduce(0, truth, overlap, "amax")
     scores = measure / peak[truth] * ceiling[truth]
     sure = scores > 0
-    truth = truth[sure]
-    return Assignment(point[sure], labels[truth], scores[sure], rows.boxes[truth])
+    truth, scores = truth[sure], scores[sure]
+    weights = weights_of(targets)
+    if weights is not None:
+        scores = scores * weights[truth]
+    return Assignment(point[sure], labels[truth], scores, rows.boxes[truth])
 
 
 class _Wishes:
@@ -110,6 +114,7 @@ class TaskAlignedLoss:
 
     strides: tuple[int, ...]
     box_weight: float = 2.5
+    takes_scores: ClassVar = True
 
     def __call__(
         self,

@@ -23,7 +23,7 @@ from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.layers import fuse_norms
 from vovnet.models.misfit import misfit, not_finite
-from vovnet.shipped import SHIPPED, weights_path
+from vovnet.shipped import SHIPPED, is_model_file, weights_path
 
 _KEY = "vovnet"  # the metadata entry that holds our JSON
 
@@ -44,6 +44,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if is_model_file(path):
+        raise WeightsError(
+            f"{path}: holds a network that only runs as it is; to train or export, give a "
+            f".safetensors file or a run's folder; to learn from it, vovnet train --teacher {path}"
+        )
     if not os.path.isfile(path):
         raise WeightsError(
             f"{path}: no such weights file, nor a shipped name: {', '.join(SHIPPED)}"

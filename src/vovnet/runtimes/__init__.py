@@ -95,7 +95,8 @@ def open_onnx(
     threads: int | None = None,
     calibration: Sequence[Tensor] = (),
 ) -> Runner:
-    """The same for an ONNX file that takes one float32 input N×3×H×W; see `Runner.shape`.
+    """The same for an ONNX file, or for OpenVINO the .xml of an IR, that takes one float32 input
+    N×3×H×W; see `Runner.shape`.
 
     `batch` and `image_size` (height, width) fill in what the file leaves open. Raises
     `VovnetError` for a file that is not ONNX, has more inputs, or fixes another size.
@@ -104,6 +105,8 @@ def open_onnx(
     if how.from_onnx is None:
         able = ", ".join(name for name, other in RUNTIMES.items() if other.from_onnx)
         raise VovnetError(f"{runtime} does not run ONNX files; these do: {able}")
+    if path.suffix == ".xml" and runtime != "openvino":
+        raise VovnetError(f"{runtime} does not run an IR, only openvino does; give that")
     return how.from_onnx(path, fill_shape(path, batch, image_size), settings)
 
 

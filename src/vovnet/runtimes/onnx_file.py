@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vovnet.detect.sessions import open_model_file
 from vovnet.errors import MissingExtraError, VovnetError
 
 
@@ -11,6 +12,8 @@ def read_input(path: Path) -> tuple[str, tuple[int | None, ...]]:
     Raises `VovnetError` for a file that is not ONNX or wants something else, `MissingExtraError`
     without onnx.
     """
+    if path.suffix == ".xml":
+        return _read_ir_input(path)
     try:
         import onnx
     except ImportError:
@@ -35,6 +38,19 @@ def read_input(path: Path) -> tuple[str, tuple[int | None, ...]]:
         sizes = "×".join("?" if size is None else str(size) for size in shape)
         raise VovnetError(f"{path}: input must be N×3×H×W float, not {sizes} {kind}")
     return inputs[0].name, shape
+
+
+def _read_ir_input(path: Path) -> tuple[str, tuple[int | None, ...]]:
+    """The same of an OpenVINO IR."""
+    session = open_model_file(path, 1)
+    if len(session.inputs) != 1:
+        raise VovnetError(f"{path}: must have one input, not {len(session.inputs)}")
+    [(name, shape)] = session.inputs.items()
+    kind = session.types[name]
+    if kind != "float32" or len(shape) != 4 or shape[1] not in (3, None):
+        sizes = "×".join("?" if size is None else str(size) for size in shape)
+        raise VovnetError(f"{path}: input must be N×3×H×W float, not {sizes} {kind}")
+    return name, tuple(shape)
 
 
 def fill_shape(

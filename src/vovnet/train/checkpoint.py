@@ -48,9 +48,15 @@ class Learned:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Of the names of a dataset's classes and images, in their order, wherever they lie."""
+    """Of the names of a dataset's classes and images, in their order, wherever they lie, and of
+    what a teacher found in them."""
     names = [*dataset.names, *(record.path.name for record in dataset.records)]
-    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+    digest = hashlib.sha256("\n".join(names).encode(errors="surrogateescape"))
+    for record in dataset.records:
+        if record.scores is not None:
+            for part in (record.boxes, record.labels, record.scores):
+                digest.update(part.tobytes())
+    return digest.hexdigest()
 
 
 def check_resumable(folder: Path, begin_again: str) -> None:
@@ -77,7 +83,7 @@ def check_data(folder: Path, dataset: Dataset) -> None:
         return
     had = f"{images} images when the run began, and have {len(dataset)} now"
     if images == len(dataset):
-        had = "other images or classes when the run began"
+        had = "other images, classes or finds of a teacher when the run began"
     raise DataError(
         f"{folder}: the data had {had}; put them back, or start anew with --weights "
         f"{folder}/weights/last.safetensors"

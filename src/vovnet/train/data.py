@@ -1,6 +1,7 @@
 """The data of a run: opened, counted, and kept apart from those that judge it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from vovnet.data.census import take_census
 from vovnet.data.finding import finding_lines
@@ -9,6 +10,7 @@ from vovnet.data.open import open_dataset, parse_source, validation_split
 from vovnet.data.overlap import shared_images
 from vovnet.data.placing import View
 from vovnet.data.record import Dataset
+from vovnet.data.unlabelled import open_unlabelled
 from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import DataError
 from vovnet.input_spec import InputSpec
@@ -16,14 +18,16 @@ from vovnet.train.recipe import NO_VALIDATION, Recipe
 
 
 def open_training_data(recipe: Recipe) -> Dataset:
-    """The recipe's datasets as one. The first one's class names rule, unless the recipe names them;
-    objects of other classes in the later ones are left out."""
+    """The recipe's datasets as one, with the pictures that a teacher alone tells of. The first
+    one's class names rule, unless the recipe names them; objects of other classes in the later ones
+    are left out."""
     names = recipe.names or None
     datasets: list[Dataset] = []
     for source in recipe.data:
         path, split = parse_source(source)
         datasets.append(open_dataset(path, split, names, drop_unknown=names is not None))
         names = datasets[0].names
+    datasets += [open_unlabelled(Path(folder), datasets[0].names) for folder in recipe.unlabelled]
     return merge_datasets(datasets) if len(datasets) > 1 else datasets[0]
 
 

@@ -153,7 +153,7 @@ def train(
             run.progress = replace(
                 run.progress, epoch=run.progress.epoch + 1, step_of_epoch=0, report={}
             )
-            averaged = _save_weights(run, dataset.names)
+            averaged = _save_weights(run, dataset)
             done = bool(on_epoch and on_epoch(report, averaged, due, lambda: stop.asked))
             run.save()
             if done:
@@ -263,13 +263,14 @@ def _augmentation(recipe: Recipe, detector: Detector) -> SSDAugment | ZoomAugmen
     )
 
 
-def _save_weights(run: Run, data_names: tuple[str, ...]) -> Detector:
+def _save_weights(run: Run, dataset: Dataset) -> Detector:
     """Write the epoch's weights, averaged and raw; returns the averaged detector."""
     averaged = run.detector.around(run.learned.average.network).eval()
-    facts = {
+    facts: dict[str, Any] = {
         "recipe": run.recipe.to_dict(),
         "epoch": run.progress.epoch,
-        "data_names": data_names,
+        "data_names": dataset.names,
+        **({"teacher": dataset.teacher} if dataset.teacher else {}),
     }
     if is_main():
         weights = run.folder / "weights"

@@ -33,6 +33,9 @@ class Recipe:
     patience: int = 0  # stop after so many evaluations without a better one; 0 = never
 
     weights: str | None = None  # start from these: a shipped name, a file or a run's folder
+    teacher: str | None = None  # a detector whose finds are learned beside the labels
+    teacher_conf: float = 0.3  # the least score of what it teaches
+    unlabelled: tuple[str, ...] = ()  # folders of pictures that it alone tells of
     freeze: tuple[str, ...] = ()  # parts of the network that stay as they are: backbone, ...
 
     # Length: at most one of the three; by none of them it follows from the number of images.
@@ -198,7 +201,7 @@ def usual_step(model: str, optimizer: str) -> tuple[int, float]:
 
 def _meant(key: str, value: Any) -> Any:
     """A field's value from YAML's or the command line's, where YAML 1.1 reads it otherwise."""
-    if key in ("data", "freeze") and isinstance(value, str):
+    if key in ("data", "freeze", "unlabelled") and isinstance(value, str):
         return (value,)
     if key in ("amp", "cache") and value is False:  # `amp: off` without quotes
         return "off"

@@ -41,7 +41,7 @@ _AT_LEAST = {
 _ABOVE_0 = ("lr", "gamma", "minutes", "save_minutes")
 _SHARES = (
     *("final_lr", "ema_decay", "momentum", "flip", "vertical_flip", "mosaic", "mixup", "balance"),
-    *("milestones",),
+    *("milestones", "teacher_conf"),
 )
 
 
@@ -114,6 +114,10 @@ def _check_resolution(steps: tuple[tuple[float, int], ...]) -> None:
 def _check_together(recipe: Any) -> None:
     if not recipe.data:
         raise VovnetError("recipe: data is empty; name a dataset with --data")
+    if recipe.unlabelled and recipe.teacher is None:
+        raise VovnetError("recipe: unlabelled pictures need somebody who knows them; give teacher")
+    if recipe.teacher is not None and recipe.cache == "device":
+        raise VovnetError("recipe: cache device carries no teacher's objects; give --cache ram")
     if len(set(recipe.names)) < len(recipe.names):
         raise VovnetError("recipe: names holds a class twice; leave one out")
     lengths = [key for key in ("epochs", "steps", "minutes") if recipe.__dict__[key] is not None]

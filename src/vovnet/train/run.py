@@ -35,6 +35,7 @@ from vovnet.train.loop import StepHook, train
 from vovnet.train.recipe import LENGTHS, NO_VALIDATION, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
 from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
+from vovnet.train.teacher import check_takes_scores, taught
 from vovnet.train.trackers import MLflowSink, WandbSink
 from vovnet.train.transfer import begin_from
 
@@ -70,10 +71,8 @@ def run_training(
     if target.type == "cpu":
         keep_freed_memory()
     tell = on_note or (lambda line: None)
-    dataset = open_training_data(recipe)
-    if resume and is_main():
-        check_data(folder, dataset)  # before anything is chosen by it, or written
-    recipe, detector, truth = prepared(recipe, dataset, target, resume=resume, tell=tell)
+    resumed = folder if resume else None
+    recipe, dataset, detector, truth = prepared(recipe, resumed, target, tell)
     figures = _figures(recipe, detector)
     results = CsvSink(folder / "results.csv", keep=resume)
     last_row: dict[str, Any] = results.rows[-1] if results.rows else {}
@@ -121,23 +120,32 @@ def run_training(
 
 
 def prepared(
-    given: Recipe, dataset: Dataset, device: torch.device, *, resume: bool, tell: NoteHook
-) -> tuple[Recipe, Detector, Dataset | None]:
-    """The recipe with nothing left open, its detector on the device, and the data that judge it.
+    given: Recipe, resumed: Path | None, device: torch.device, tell: NoteHook
+) -> tuple[Recipe, Dataset, Detector, Dataset | None]:
+    """The recipe with nothing left open, what there is to learn, the detector that learns it, on
+    the device, and the data that judge it. `resumed` is the folder of a run that goes on.
 
     What is refused is refused before anything is told: an error stands alone.
     """
+    dataset = open_training_data(given)
     detector = _detector(given, dataset)
-    recipe, notes = on_machine(given, device), []
-    if not resume:  # what earlier versions began does not know its size
-        recipe, notes = _fitted(recipe, dataset, detector, device)
+    notes: list[str] = []
+    if given.teacher is not None:
+        check_takes_scores(detector)
+        dataset, notes = taught(given.teacher, given.teacher_conf, dataset)
+    recipe = on_machine(given, device)
+    if resumed is None:  # what earlier versions began does not know its size
+        recipe, why = _fitted(recipe, dataset, detector, device)
+        notes += why
+    elif is_main():
+        check_data(resumed, dataset)  # before anything is chosen by it, or written
     notes += data_notes(dataset, detector.input_spec, recipe.difficult)
-    if resume and recipe.val is None:  # begun before validation data were looked for
+    if resumed and recipe.val is None:  # begun before validation data were looked for
         recipe = replace(recipe, val=NO_VALIDATION)
     recipe, truth, of_validation = validation_data(recipe, detector.names, dataset)
     _figures(recipe, detector)
     notes += of_validation
-    if recipe.weights is not None and not resume:
+    if recipe.weights is not None and not resumed:
         notes.append(f"{recipe.weights}: {begin_from(recipe.weights, detector)}")
     for note in notes:
         tell(note)
@@ -147,7 +155,7 @@ def prepared(
     recipe = settle(recipe, len(dataset), device, detector)
     if line := _chosen(replace(given, val=recipe.val), recipe, len(dataset)):
         tell(line)
-    return recipe, detector, truth
+    return recipe, dataset, detector, truth
 
 
 def _figures(recipe: Recipe, detector: Detector) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from vovnet.device import usable_device
 from vovnet.errors import VovnetError
 from vovnet.files import write_atomically
-from vovnet.train.data import open_training_data
 from vovnet.train.recipe import LENGTHS, Recipe, changed, read_recipe, recipe_from_dict
 from vovnet.train.run import NoteHook, load_run, prepared, run_training
 from vovnet.train.watch import DivergedError
@@ -95,11 +94,8 @@ def plan(
     """The search from a recipe, whose length does not count, with everything else settled."""
     _check(trials, minutes)
     each = recipe_from_dict(changed(recipe.to_dict(), {"minutes": minutes / trials}))
-    dataset = open_training_data(each)
     notes: list[str] = []
-    settled, detector, _ = prepared(
-        each, dataset, usable_device(device), resume=False, tell=notes.append
-    )
+    settled, _, detector, _ = prepared(each, None, usable_device(device), notes.append)
     search = Search(settled, trials, minutes, detector.input_spec.multiple)
     for line in notes:  # what is refused has been
         note(line)
