@@ -4,7 +4,7 @@
 
 Scenes are drawn by chance, with the truth known: "crossing" has twelve objects that cross each
 other, "pan" eight under a camera that swings to and fro. A box lies a few pixels off; what another
-hides by half is found with a low score, what is hidden by more not at all; 5 % are missed, and boxes
+hides by half is found with a low score, by more not at all; 5 % are missed, and boxes
 of nothing appear. Both get the same thresholds. Without `trackers` only ours is measured.
 
 Printed are means over the scenes: the share of all boxes of objects that have a track ("tracked"),
