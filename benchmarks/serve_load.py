@@ -26,8 +26,8 @@ from vovnet.load import load_detector
 
 
 @contextmanager
-def server(options: Sequence[str]) -> Iterator[str]:
-    """The address of a server that runs meanwhile."""
+def server(options: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that runs meanwhile, and its address."""
     command = [sys.executable, "-m", "vovnet", "serve", "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -35,7 +35,7 @@ def server(options: Sequence[str]) -> Iterator[str]:
         try:
             if "http://" not in line:
                 raise SystemExit(line)
-            yield line.split()[1]
+            yield process, line.split()[1]
         finally:
             process.terminate()
 
@@ -131,7 +131,7 @@ def main() -> None:
         ask(chosen.url)
     else:
         measured(alone(picture, chosen.seconds))
-        with server(chosen.options or ["--runtime", "onnxruntime"]) as url:
+        with server(chosen.options or ["--runtime", "onnxruntime"]) as (_, url):
             ask(url)
     if chosen.csv:
         with chosen.csv.open("w", newline="") as file:

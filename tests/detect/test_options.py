@@ -53,6 +53,7 @@ def test_classes(classes, labels):
         (-1, "unknown class '-1'. Known: cat, dog, 7, bird."),
         (4, "--classes 4: there are only 0 to 3"),
         (["cat", "99"], "--classes 99: there are only 0 to 3"),
+        ("9" * 5000, "--classes 99999999999999999999: there are only 0 to 3"),
     ],
 )
 def test_classes_that_are_not_there(classes, told):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vovnet.detect.tiles import Seen, Tiling, detect_tiled, join
+from vovnet.detect.tiles import Seen, Tiling, _held, detect_tiled, join
 from vovnet.errors import VovnetError
 from vovnet.load import load_detector
 
@@ -73,6 +73,24 @@ def test_a_small_picture_is_seen_as_ever(shipped, photographs, compare_found):
 def test_the_most_of_a_picture(shipped, photographs):
     large = photographs[0].resize((900, 900))
     assert len(detect_tiled(shipped, large, TILING, conf=0.05, max_det=3)) == 3
+
+
+def test_the_whole_is_for_what_no_tile_holds():
+    boxes = np.array([(0, 5, 40, 60), (60, 5, 98, 60), (60, 5, 99, 60), (70, 5, 120, 60)])
+    tiles = np.array([(0, 0, 100, 100), (80, 0, 180, 100)])
+    held = _held(boxes, tiles, np.array([0, 0, 180, 100]))
+    assert held.tolist() == [True, True, False, False]  # at the edge, free, cut off, on the seam
+
+
+def test_the_whole_adds_nothing_small(shipped, photographs):
+    """At a low confidence it shows much; none of that is of a size that tiles see."""
+    canvas = photographs[0].resize((1000, 760))
+    places = np.array(TILING.boxes(1000, 760), np.float64)
+    rest = shipped.detect(canvas, conf=0.02).boxes
+    small = rest[_held(rest, places[:-1], places[-1])]
+    found = detect_tiled(shipped, canvas, TILING, conf=0.02).boxes
+    assert len(small)
+    assert not any((box == found).all(1).any() for box in small)
 
 
 LEFT, RIGHT = (0, 0, 100, 100), (80, 0, 180, 100)

@@ -1,11 +1,16 @@
 """A real server on a port of its own, with the shipped nano in ONNX Runtime."""
 
 import io
+import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
+from functools import partial
 from typing import Any
 
 import httpx
@@ -44,6 +49,8 @@ def _served(detector: FileDetector, limits: Limits, **options: Any) -> Iterator[
         server = make_server(app, limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
+        while thread.is_alive() and not server.started:
+            time.sleep(0.005)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             with httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
@@ -85,6 +92,29 @@ def held(detector) -> Iterator[Held]:
     one = Held(detector)
     yield one
     one.go.set()
+
+
+@contextmanager
+def _running(*options: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    command = [sys.executable, "-m", "vovnet", "serve", "--port", "0", "--runtime", "onnxruntime"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+    pipes["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen([*command, "--json", *options], **pipes) as process:
+        try:
+            facts = json.loads(process.stdout.readline())
+            url = facts.pop("url")
+            assert url.startswith("http://127.0.0.1:")
+            assert facts == {"model": "vovdet_nano", "runtime": "onnxruntime", "precision": "fp32"}
+            yield process, url
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def running() -> Callable[..., Any]:
+    """`vovnet serve` as a process and its address: `with running(*options) as (process, url)`."""
+    return _running
 
 
 def _file(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:

@@ -156,6 +156,8 @@ BYTES = {"name": "images", "datatype": "BYTES", "shape": [1], "data": ["AAAA"]}
         {"inputs": [TENSOR], "parameters": {"classes": ["unicorn"]}},
         {"inputs": [TENSOR], "outputs": [{"name": "masks"}]},
         {"inputs": [TENSOR], "outputs": 7},
+        {"inputs": [TENSOR], "outputs": {}},
+        {"inputs": [TENSOR], "outputs": ""},
         {"inputs": [TENSOR], "outputs": [{"name": ["x"]}]},
         {"inputs": [TENSOR | {"name": "input"}]},
         {"inputs": [TENSOR | {"datatype": "FP32"}]},

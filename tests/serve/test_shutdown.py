@@ -1,36 +1,15 @@
 """`vovnet serve` as a process: it says where it is, and told to stop it answers what it took."""
 
-import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from vovnet.serve.run import bind
-
-
-@contextmanager
-def running(*options: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """The process and its address."""
-    command = [sys.executable, "-m", "vovnet", "serve", "--port", "0", "--runtime", "onnxruntime"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, "--json", *options], **pipes) as process:
-        try:
-            facts = json.loads(process.stdout.readline())
-            url = facts.pop("url")
-            assert url.startswith("http://127.0.0.1:")
-            assert facts == {"model": "vovdet_nano", "runtime": "onnxruntime", "precision": "fp32"}
-            yield process, url
-        finally:
-            process.kill()
 
 
 def ask(url: str, picture: bytes, codes: list[Any]) -> None:
@@ -50,7 +29,7 @@ def ask(url: str, picture: bytes, codes: list[Any]) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_what_was_accepted_is_answered(files, number):
+def test_what_was_accepted_is_answered(running, files, number):
     codes: list[list[Any]] = [[] for _ in range(6)]
     with running("--batch", "4") as (process, url):
         threads = [threading.Thread(target=ask, args=(url, files["cat.jpg"], c)) for c in codes]
@@ -75,7 +54,7 @@ def test_what_was_accepted_is_answered(files, number):
 
 
 @pytest.mark.slow
-def test_a_second_interrupt_ends_it_at_once(files):
+def test_a_second_interrupt_ends_it_at_once(running):
     with running() as (process, url):
         host, _, port = url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port))) as unfinished:

@@ -52,6 +52,6 @@ def _label(one: str | int, names: Sequence[str]) -> int:
         return names.index(str(one))
     if not str(one).isdecimal():
         raise UnknownNameError("class", str(one), names)
-    if int(one) >= len(names):
-        raise VovnetError(f"--classes {one}: there are only 0 to {len(names) - 1}")
+    if len(str(one)) > 9 or int(one) >= len(names):  # Python reads no number of 5000 digits
+        raise VovnetError(f"--classes {str(one)[:20]}: there are only 0 to {len(names) - 1}")
     return int(one)

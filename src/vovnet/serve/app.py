@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vovnet import __version__
 from vovnet.detect.run import AnyDetector
 from vovnet.errors import ImageError
+from vovnet.serve.description import describe
 from vovnet.serve.limits import Limits
 from vovnet.serve.page import page_routes
 from vovnet.serve.protocol import v2_open_routes, v2_routes
@@ -50,6 +52,7 @@ def create_app(
     app.state.service, app.state.keys = service, keys
     for router in (routes, open_routes, v2_routes, v2_open_routes, page_routes):
         app.include_router(router)
+    app.openapi = partial(describe, app, detector.name, keys=bool(keys))
     _add_refusals(app, service)
     app.add_middleware(_Headers, service=service)
     if origins:

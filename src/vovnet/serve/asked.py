@@ -1,6 +1,7 @@
 """The options of a request, as `vovnet predict` has them."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +22,7 @@ class Asked(BaseModel):
     max_det: int | None = Field(
         None, ge=1, le=10_000, description="The most objects of a picture (default: the model's)."
     )
-    classes: list[str] = Field(
+    classes: list[Annotated[str, Field(max_length=10_000)]] = Field(
         [], description="Names or numbers of classes, several or with commas (default: all)."
     )
     agnostic: bool = Field(

@@ -1,5 +1,6 @@
 """A form, `multipart/form-data`, read in memory: the disk may be read-only."""
 
+import logging
 from collections.abc import AsyncIterable
 from typing import Any, NamedTuple
 
@@ -8,6 +9,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from vovnet.serve.refusal import Refusal
 from vovnet.text import one_line
+
+# What is wrong with a form its sender is told; strangers write no lines into the log.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 class Part(NamedTuple):

@@ -12,10 +12,11 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from vovnet import __version__
 from vovnet.serve.body import client_leaves, read_body
-from vovnet.serve.examples import REFUSALS
+from vovnet.serve.examples import INFER, INFER_BODY, NO_KEY, NO_MODEL, REFUSALS, STOPPED, body
 from vovnet.serve.keys import check_key
 from vovnet.serve.refusal import Refusal
 from vovnet.serve.routes import healthz, readyz, service_of
+from vovnet.serve.schemas import V2_LIVE, V2_MODEL, V2_MODEL_READY, V2_READY, V2_SERVER
 from vovnet.serve.service import Service
 from vovnet.serve.tensors import as_outputs, read_request
 from vovnet.text import short
@@ -25,43 +26,28 @@ v2_routes = APIRouter(
     prefix="/v2", tags=["Open Inference Protocol"], dependencies=[Depends(check_key)]
 )
 
-_INFER_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {"type": "object"},
-            "example": {
-                "parameters": {"conf": 0.25},
-                "inputs": [
-                    {"name": "images", "datatype": "BYTES", "shape": [1], "data": ["/9j/4AAQ..."]}
-                ],
-            },
-        }
-    },
-}
 
-
-@v2_open_routes.get("")
+@v2_open_routes.get("", responses={200: body(V2_SERVER)})
 async def server() -> dict[str, Any]:
     """The server's name and version."""
     return {"name": "vovnet", "version": __version__, "extensions": []}
 
 
-@v2_open_routes.get("/health/live")
+@v2_open_routes.get("/health/live", responses={200: body(V2_LIVE), 503: STOPPED})
 async def live(request: Request) -> dict[str, bool]:
     """As /healthz."""
     await healthz(request)
     return {"live": True}
 
 
-@v2_open_routes.get("/health/ready")
+@v2_open_routes.get("/health/ready", responses={200: body(V2_READY), 503: STOPPED})
 async def ready(request: Request) -> dict[str, bool]:
     """As /readyz."""
     await readyz(request)
     return {"ready": True}
 
 
-@v2_routes.get("/models/{name}")
+@v2_routes.get("/models/{name}", responses={200: body(V2_MODEL), 401: NO_KEY, 404: NO_MODEL})
 async def model(request: Request, name: str) -> dict[str, Any]:
     """The model's inputs and outputs."""
     detector = _service(request, name).detector
@@ -79,7 +65,10 @@ async def model(request: Request, name: str) -> dict[str, Any]:
     }
 
 
-@v2_routes.get("/models/{name}/ready")
+@v2_routes.get(
+    "/models/{name}/ready",
+    responses={200: body(V2_MODEL_READY), 401: NO_KEY, 404: NO_MODEL, 503: STOPPED},
+)
 async def model_ready(request: Request, name: str) -> dict[str, Any]:
     """Whether the model is ready."""
     _service(request, name)
@@ -90,8 +79,8 @@ async def model_ready(request: Request, name: str) -> dict[str, Any]:
 @v2_routes.post(
     "/models/{name}/infer",
     response_class=Response,
-    responses=REFUSALS,
-    openapi_extra={"requestBody": _INFER_BODY},
+    responses={200: INFER, 404: NO_MODEL, **REFUSALS},
+    openapi_extra={"requestBody": INFER_BODY},
 )
 async def infer(request: Request, name: str) -> Response:
     """Find objects in tensors or files of pictures."""

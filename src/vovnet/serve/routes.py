@@ -9,14 +9,25 @@ from vovnet.detect.options import CONF, IOU
 from vovnet.serve.answers import JSON, as_json, as_picture, wanted_type
 from vovnet.serve.asked import Asked
 from vovnet.serve.body import client_leaves, read_pictures
-from vovnet.serve.examples import MODEL, PREDICT, PREDICT_BODY, REFUSALS
+from vovnet.serve.examples import (
+    KNOWN,
+    METRICS,
+    NO_KEY,
+    PREDICT,
+    PREDICT_BODY,
+    REFUSALS,
+    STOPPED,
+    body,
+)
 from vovnet.serve.keys import check_key
 from vovnet.serve.metrics import CONTENT_TYPE
 from vovnet.serve.refusal import Refusal
+from vovnet.serve.schemas import STATUS
 from vovnet.serve.service import Service
 
 open_routes = APIRouter(tags=["health"])
 routes = APIRouter(dependencies=[Depends(check_key)], tags=["vovnet"])
+_HEALTH: dict[int | str, dict[str, Any]] = {200: body(STATUS), 503: STOPPED}
 
 
 def service_of(request: Request) -> Service:
@@ -56,7 +67,7 @@ async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Respons
         return Response(found, media_type=kind)
 
 
-@routes.get("/v1/model", responses={200: MODEL})
+@routes.get("/v1/model", responses={200: KNOWN, 401: NO_KEY})
 async def model(request: Request) -> dict[str, Any]:
     """The model that answers, its classes, and the service's limits."""
     service = service_of(request)
@@ -74,13 +85,13 @@ async def model(request: Request) -> dict[str, Any]:
     }
 
 
-@routes.get("/metrics", response_class=Response)
+@routes.get("/metrics", response_class=Response, responses={200: METRICS, 401: NO_KEY})
 async def metrics(request: Request) -> Response:
     """Times, counts and the queue's length, for Prometheus."""
     return Response(service_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
-@open_routes.get("/healthz")
+@open_routes.get("/healthz", responses=_HEALTH)
 async def healthz(request: Request) -> dict[str, str]:
     """200 while it computes; 503 if it must be started anew."""
     if not service_of(request).works:
@@ -88,7 +99,7 @@ async def healthz(request: Request) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@open_routes.get("/readyz")
+@open_routes.get("/readyz", responses=_HEALTH)
 async def readyz(request: Request) -> dict[str, str]:
     """200 while new clients are welcome; 503 once it is told to stop."""
     if not service_of(request).ready:

@@ -148,14 +148,13 @@ def _options(parameters: Any, names: Sequence[str]) -> Options:
 def _outputs(outputs: Any) -> tuple[str, ...]:
     if outputs is None or outputs == []:
         return tuple(_TYPES)
-    try:
-        asked = tuple(output["name"] for output in outputs)
-        unknown = [name for name in asked if name not in _TYPES]
-    except (TypeError, KeyError):
-        raise _malformed("outputs is no list of objects with a name") from None
+    named = isinstance(outputs, list) and all(isinstance(one, dict) for one in outputs)
+    if not named or not all(isinstance(one.get("name"), str) for one in outputs):
+        raise _malformed("outputs is no list of objects with a name")
+    unknown = [one["name"] for one in outputs if one["name"] not in _TYPES]
     if unknown:
         raise _malformed(f"unknown output {short(unknown[0])}; there are {', '.join(_TYPES)}")
-    return asked
+    return tuple(one["name"] for one in outputs)
 
 
 def _malformed(message: str) -> Refusal:
