@@ -1,5 +1,6 @@
 """The options of predict beyond those that other verbs share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +12,9 @@ from vovnet.errors import VovnetError
 
 if TYPE_CHECKING:
     from vovnet.detect.tiles import Tiling
+    from vovnet.predict.job import Taking
+    from vovnet.predict.plan import Outputs
+    from vovnet.predict.shards import Shard
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -38,6 +42,15 @@ class Reads:
     """Follow objects through videos: each keeps its number."""
     count_line: str | None = None
     """Count who crosses the line X1,Y1,X2,Y2 in videos, in and out; needs --track."""
+    shard: str | None = None
+    """Take shard i of n, i/n with i from 1: n such processes, given the same sources and --out, do
+    each source once."""
+
+    def own_shard(self) -> "Shard | None":
+        """The shard, if there is one; raises `VovnetError` for what is none."""
+        from vovnet.predict.shards import Shard
+
+        return None if self.shard is None else Shard.parse(self.shard)
 
     def tiling(self) -> "Tiling | None":
         """The squares, if there are any; raises `VovnetError` for such as make no sense."""
@@ -58,6 +71,24 @@ class Reads:
                 f"--count-line {self.count_line}: give two points in pixels, X1,Y1,X2,Y2"
             ) from None
         return x1, y1, x2, y2
+
+    def taking(
+        self, conf: float, shard: "Shard | None", facts: Any, tell: Callable[[str], None]
+    ) -> "Taking":
+        """How a job takes its sources; raises `VovnetError` for numbers that make no sense."""
+        from vovnet.predict.job import Taking
+
+        return Taking(
+            every=self.every,
+            batch=self.batch,
+            keep_all=self.keep_all,
+            max_fps=self.max_fps,
+            track_from=conf if self.track else None,
+            count_line=self.line(),
+            shard=shard,
+            facts=facts,
+            tell=tell,
+        )
 
 
 @Parameter(name="*")
@@ -95,6 +126,27 @@ class Writes:
             raise VovnetError("--jsonl -: writes to standard output like --json; give one of them")
         if self.line_width is not None and self.line_width < 1:
             raise VovnetError(f"--line-width {self.line_width}: must be at least 1")
+
+    def outputs(
+        self, folder: Path | None, shard: "Shard | None", *, save: bool, overwrite: bool
+    ) -> "Outputs":
+        """What a job writes into its folder; a shard's file of lines has its number."""
+        from vovnet.predict.plan import Outputs
+
+        jsonl = self.jsonl
+        return Outputs(
+            out=folder,
+            drawn=save,
+            jsonl=jsonl if shard is None or jsonl is None else shard.file(jsonl),
+            txt=self.save_txt,
+            csv=self.save_csv,
+            coco=self.save_coco,
+            crops=self.save_crops,
+            overwrite=overwrite,
+            resume=self.resume,
+            labels=self.labels,
+            line_width=self.line_width,
+        )
 
 
 def job_facts(choice: Choice, shown: Shown, reads: Reads, writes: Writes, save: bool) -> Any:

@@ -17,6 +17,7 @@ from vovnet.predict.journal import Journal
 from vovnet.predict.names import Names
 from vovnet.predict.plan import Outputs, refuse_taken
 from vovnet.predict.row import Given, Row
+from vovnet.predict.shards import Shard
 from vovnet.predict.sources import Sources
 from vovnet.predict.stream import Look, check_numbers, looked_at, results, row_of
 from vovnet.predict.tracking import CountLine
@@ -37,8 +38,8 @@ class Taking:
     """How sources are taken: each `every`-th frame of a video, `batch` pictures at once; live ones
     with all frames kept or the newest, at most `max_fps` a second. `track_from` is the score from
     which objects are followed; those that cross the `count_line` are counted, in each video anew.
-    `facts` are the options that decide on results, for `resume`; `tell` is told what happens to
-    live sources."""
+    `shard` is the part of standard input that is taken (None: all). `facts` are the options that
+    decide on results, for `resume`; `tell` is told what happens to live sources."""
 
     every: int = 1
     batch: int = 1
@@ -46,6 +47,7 @@ class Taking:
     max_fps: float | None = None
     track_from: float | None = None
     count_line: tuple[float, float, float, float] | None = None
+    shard: Shard | None = None
     facts: tuple[tuple[str, Any], ...] = ()
     tell: Callable[[str], None] = lambda line: None
 
@@ -90,7 +92,9 @@ class Job:
         """Yield the row of every picture and frame when all of it is written; JPEG files are
         decoded at the least size that covers `side` (None: whole)."""
         taking, files = self._taking, self._found.files
-        how = Reading(side, self._outputs.pictured, taking.every, self._done, self._start)
+        shard = {} if taking.shard is None else {"mine": taking.shard.has}
+        whole = self._outputs.pictured
+        how = Reading(side, whole, taking.every, self._done, self._start, **shard)
         frames, patient = frames_of(files, how), STDIN not in files
         how_many, high = taking.batch, taking.track_from
         for frame, seen in results(look, frames, batch=how_many, patient=patient, high=high):
