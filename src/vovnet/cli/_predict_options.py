@@ -106,20 +106,33 @@ class Writes:
     """Write COCO's results: OUT/coco.json."""
     save_crops: Flag = False
     """Write every object as a picture: OUT/crops/LABEL/NAME-NUMBER.png."""
+    save_parquet: Flag = False
+    """Write the rows of --jsonl as Parquet, in parts: OUT/parquet/part-00001.parquet."""
+    save_mot: Flag = False
+    """Write the tracks of each video as MOTChallenge has them: OUT/mot/NAME.txt; needs --track."""
+    save_format: Literal["png", "jpg", "webp", "tiff", "bmp"] | None = None
+    """What annotated pictures are written as (default: like the source)."""
     resume: Flag = False
     """Go on with the job in --out that was stopped; each source is done once."""
     labels: Literal["auto", "on", "off"] = "auto"
     """Captions in annotated pictures; auto leaves out those that would bury an object."""
+    colour: Annotated[Literal["class", "instance"], Parameter(name=("--colour", "--color"))] = (
+        "class"
+    )
+    """What has a colour of its own: every class, or every object (followed ones by their track)."""
     line_width: int | None = None
     """Pixels of the boxes' lines (default: by the picture's size, thinner for small objects)."""
 
     @property
     def into_folder(self) -> bool:
         """Whether anything of it needs the folder."""
-        return self.save_txt or self.save_csv or self.save_coco or self.save_crops
+        lists = self.save_txt or self.save_csv or self.save_coco or self.save_parquet
+        return lists or self.save_crops or self.save_mot
 
-    def check(self, out: Path | None, *, as_json: bool) -> None:
+    def check(self, out: Path | None, *, track: bool, as_json: bool) -> None:
         """Raise `VovnetError` for options that do not go together."""
+        if self.save_mot and not track:
+            raise VovnetError("--save-mot: needs tracks; add --track")
         if self.resume and out is None:
             raise VovnetError("--resume: give the job's folder, --out runs/predict/NAME")
         if self.jsonl == "-" and as_json:
@@ -142,10 +155,14 @@ class Writes:
             csv=self.save_csv,
             coco=self.save_coco,
             crops=self.save_crops,
+            parquet=self.save_parquet,
+            mot=self.save_mot,
             overwrite=overwrite,
             resume=self.resume,
             labels=self.labels,
             line_width=self.line_width,
+            colour=self.colour,
+            format=self.save_format,
         )
 
 

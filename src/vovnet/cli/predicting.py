@@ -64,7 +64,7 @@ def predict(
     from vovnet.predict.plan import count_rows, endless
     from vovnet.predict.stream import looker
 
-    writes.check(out, as_json=as_json)
+    writes.check(out, track=reads.track, as_json=as_json)
     chosen, tiling, shard = choice.resolved(), reads.tiling(), reads.own_shard()
     facts = job_facts(chosen, shown, reads, writes, save)
     taking = reads.taking(shown.conf, shard, facts, note)
