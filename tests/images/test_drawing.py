@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -146,3 +148,29 @@ def test_lines_are_as_wide_as_asked_for():
         )
         row = np.asarray(drawn)[150]
         assert (row != 255).any(1).sum() == 2 * width
+
+
+def test_every_object_has_a_colour_of_its_own_if_asked_for_and_keeps_its_tracks():
+    image = Image.new("RGB", (400, 300), "white")
+    boxes = ((20, 100, 100, 200), (150, 100, 250, 200))
+
+    def colours(objects: Detections, how: str) -> list[tuple[int, ...]]:
+        pixels = np.asarray(draw_detections(image, objects, colour=how))
+        return [tuple(pixels[150, int(box[0])]) for box in objects.boxes]
+
+    first, second = colours(found(*boxes), "instance")
+    assert first != second
+    assert len(set(colours(found(*boxes), "class"))) == 1
+    one, other = (replace(found(*boxes), tracks=tracks) for tracks in ([4, 7], [7, 4]))
+    assert colours(one, "instance") == colours(other, "instance")[::-1]
+    assert colours(replace(one, tracks=[4, 9]), "instance")[0] == colours(one, "instance")[0]
+
+
+def test_masks_have_the_colours_of_their_boxes():
+    image = Image.new("RGB", (100, 60), "white")
+    masks = np.zeros((2, 60, 100), bool)
+    masks[0, 20:30, 10:30] = masks[1, 20:30, 60:80] = True
+    two = replace(found((5, 15, 40, 40), (55, 15, 90, 40), labels=[1, 1]), masks=masks)
+    for how, alike in (("class", True), ("instance", False)):
+        pixels = np.asarray(draw_detections(image, two, colour=how, captions="off"))
+        assert (tuple(pixels[25, 20]) == tuple(pixels[25, 70])) == alike

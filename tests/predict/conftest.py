@@ -110,7 +110,8 @@ def serve() -> Iterator[Callable[..., ThreadingHTTPServer]]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts `vovnet predict ARGUMENTS` in a folder: `start(cwd, *arguments, **pipes)`."""
+    """Starts `vovnet predict ARGUMENTS` in a folder: `start(cwd, *arguments, before="", **pipes)`,
+    where `before` is code that changes what tests cannot wait for."""
     code = "import sys; from vovnet.__main__ import main; sys.exit(main())"
     paths = {"PYTHONPATH": str(Path(vovnet.__file__).parents[1])}
     environment = os.environ | paths | {"PYTHONFAULTHANDLER": "1"}
@@ -119,8 +120,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
     # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
     how = {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL), "text": True}
 
-    def call(cwd: Path, *arguments: object, **pipes: Any) -> subprocess.Popen:
-        command = [sys.executable, "-c", code, "predict", *map(str, arguments)]
+    def call(cwd: Path, *arguments: object, before: str = "", **pipes: Any) -> subprocess.Popen:
+        command = [sys.executable, "-c", before + code, "predict", *map(str, arguments)]
         started.append(subprocess.Popen(command, cwd=cwd, env=environment, **how, **pipes))
         return started[-1]
 

@@ -38,7 +38,9 @@ def lines_of(path: Path) -> list[dict]:
 def test_folders_in_folders(run, folder):
     rows = json.loads(run("predict", "in", "--recursive", "--out", "in/out", "--json").out)
     assert [row["path"] for row in rows] == ["in/a.png", "in/b.jpg", "in/deep/a.png"]
-    assert [row["annotated"] for row in rows] == [f"in/out/{n}.png" for n in ("a", "b", "a-2")]
+    assert [row["annotated"] for row in rows] == [
+        f"in/out/{n}" for n in ("a.png", "b.jpg", "a-2.png")
+    ]
     again = json.loads(run("predict", "in", "--recursive", "--no-save", "--json").out)
     assert [row["path"] for row in again] == [row["path"] for row in rows]  # not its own
 
@@ -73,7 +75,7 @@ def test_what_another_wrote_is_never_replaced(refused, run, folder, tmp_path):
         ("out/labels/a.txt", "--save-txt"),
         ("out/detections.csv", "--save-csv"),
         ("out/coco.json", "--save-coco"),
-        ("out/b.png", "--save"),
+        ("out/b.jpg", "--save"),
     ):
         (tmp_path / name).write_text("mine")
         line = refused("predict", "in", "--out", "out", option)
@@ -100,13 +102,13 @@ def test_what_comes_while_it_runs_is_not_replaced_either(start, folder, tmp_path
     with start(tmp_path, "-", "--out", "out", "--jsonl", "-", **pipes) as process:
         print("in/a.png", file=process.stdin, flush=True)
         assert json.loads(process.stdout.readline())["annotated"] == "out/a.png"
-        (tmp_path / "out/b.png").write_text("another's")
+        (tmp_path / "out/b.jpg").write_text("another's")
         print("in/b.jpg", file=process.stdin, flush=True)
         row = json.loads(process.stdout.readline())
-        assert "out/b.png: cannot write: File exists" in row["error"]
+        assert "out/b.jpg: cannot write: File exists" in row["error"]
         assert row["detections"]
         process.communicate(timeout=20)
-    assert (tmp_path / "out/b.png").read_text() == "another's"
+    assert (tmp_path / "out/b.jpg").read_text() == "another's"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
@@ -235,7 +237,7 @@ def test_a_source_named_twice_is_done_twice_and_once_each(tmp_path):
     journal = Journal(tmp_path, {}, resume=False)
     for name in ("a", "b", "a"):
         journal.begin(name, [])
-        journal.finish(name, {})
+        journal.finish([(name, None)], {})
     journal.close(keep=True)
     again = Journal(tmp_path, {}, resume=True)
     done = [again.done(name) for name in ("a", "a", "a", "b", "c")]

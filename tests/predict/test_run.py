@@ -99,7 +99,7 @@ def test_annotated_copies_show_the_picture_with_its_boxes(detector, tmp_path):
     before = path.read_bytes()
     [row] = predict_files(detector, [path], conf=CONF, out=tmp_path / "new" / "out")
     with Image.open(row.drawn) as drawn:
-        assert (drawn.format, drawn.size) == ("PNG", (120, 80))
+        assert (drawn.format, drawn.size) == ("JPEG", (120, 80))
         assert drawn.tobytes() != Image.new("RGB", (120, 80), "red").tobytes()
     assert path.read_bytes() == before
 
@@ -112,7 +112,7 @@ def test_files_of_the_same_name_do_not_overwrite_each_other(detector, tmp_path):
         for i, (name, colour) in enumerate(zip(names, colours, strict=True))
     ]
     rows = list(predict_files(detector, paths, conf=0.9, out=tmp_path / "out"))
-    assert [row.drawn.name for row in rows] == ["a.png", "a-2.png", "a-3.png", "a-2-2.png"]
+    assert [row.drawn.name for row in rows] == ["a.png", "a-2.png", "a-3.jpg", "a-2-2.png"]
     for i, row in enumerate(rows):
         with Image.open(row.drawn) as drawn:
             assert drawn.size == (9 + i, 9)

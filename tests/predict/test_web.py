@@ -39,7 +39,7 @@ def test_a_picture_from_the_web(run, serve, jpegs, tmp_path):
     outcome = run("predict", address(server, "a/shot.jpg?size=2"))
     assert outcome.code == 0, outcome.err
     assert "cat" in outcome.out
-    with Image.open(tmp_path / "runs/predict/predict/shot.png") as drawn:
+    with Image.open(tmp_path / "runs/predict/predict/shot.jpg") as drawn:
         assert drawn.size == (320, 240)
 
 

@@ -27,7 +27,7 @@ _KEYS = frozenset(
         *("config", "out", "save"),
     )
 )
-_SAVED = ("txt", "csv", "coco", "crops")
+_SAVED = ("txt", "csv", "coco", "crops", "parquet", "mot")
 _SWITCHES = {
     *("save", "memory", "sync-bn", "pixels", "layers", "drop-unknown", "json", "overwrite"),
     *("force", "recursive", "resume", "keep-all", "track", *(f"save-{kind}" for kind in _SAVED)),

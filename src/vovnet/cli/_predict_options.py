@@ -1,5 +1,6 @@
 """The options of predict beyond those that other verbs share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +12,9 @@ from vovnet.errors import VovnetError
 
 if TYPE_CHECKING:
     from vovnet.detect.tiles import Tiling
+    from vovnet.predict.job import Taking
+    from vovnet.predict.plan import Outputs
+    from vovnet.predict.shards import Shard
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -38,6 +42,15 @@ class Reads:
     """Follow objects through videos: each keeps its number."""
     count_line: str | None = None
     """Count who crosses the line X1,Y1,X2,Y2 in videos, in and out; needs --track."""
+    shard: str | None = None
+    """Take shard i of n, i/n with i from 1: n such processes, given the same sources and --out, do
+    each source once."""
+
+    def own_shard(self) -> "Shard | None":
+        """The shard, if there is one; raises `VovnetError` for what is none."""
+        from vovnet.predict.shards import Shard
+
+        return None if self.shard is None else Shard.parse(self.shard)
 
     def tiling(self) -> "Tiling | None":
         """The squares, if there are any; raises `VovnetError` for such as make no sense."""
@@ -59,6 +72,24 @@ class Reads:
             ) from None
         return x1, y1, x2, y2
 
+    def taking(
+        self, conf: float, shard: "Shard | None", facts: Any, tell: Callable[[str], None]
+    ) -> "Taking":
+        """How a job takes its sources; raises `VovnetError` for numbers that make no sense."""
+        from vovnet.predict.job import Taking
+
+        return Taking(
+            every=self.every,
+            batch=self.batch,
+            keep_all=self.keep_all,
+            max_fps=self.max_fps,
+            track_from=conf if self.track else None,
+            count_line=self.line(),
+            shard=shard,
+            facts=facts,
+            tell=tell,
+        )
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -75,26 +106,64 @@ class Writes:
     """Write COCO's results: OUT/coco.json."""
     save_crops: Flag = False
     """Write every object as a picture: OUT/crops/LABEL/NAME-NUMBER.png."""
+    save_parquet: Flag = False
+    """Write the rows of --jsonl as Parquet, in parts: OUT/parquet/part-00001.parquet."""
+    save_mot: Flag = False
+    """Write the tracks of each video as MOTChallenge has them: OUT/mot/NAME.txt; needs --track."""
+    save_format: Literal["png", "jpg", "webp", "tiff", "bmp"] | None = None
+    """What annotated pictures are written as (default: like the source)."""
     resume: Flag = False
     """Go on with the job in --out that was stopped; each source is done once."""
     labels: Literal["auto", "on", "off"] = "auto"
     """Captions in annotated pictures; auto leaves out those that would bury an object."""
+    colour: Annotated[Literal["class", "instance"], Parameter(name=("--colour", "--color"))] = (
+        "class"
+    )
+    """What has a colour of its own: every class, or every object (followed ones by their track)."""
     line_width: int | None = None
     """Pixels of the boxes' lines (default: by the picture's size, thinner for small objects)."""
 
     @property
     def into_folder(self) -> bool:
         """Whether anything of it needs the folder."""
-        return self.save_txt or self.save_csv or self.save_coco or self.save_crops
+        lists = self.save_txt or self.save_csv or self.save_coco or self.save_parquet
+        return lists or self.save_crops or self.save_mot
 
-    def check(self, out: Path | None, *, as_json: bool) -> None:
+    def check(self, out: Path | None, *, track: bool, as_json: bool) -> None:
         """Raise `VovnetError` for options that do not go together."""
+        if self.save_mot and not track:
+            raise VovnetError("--save-mot: needs tracks; add --track")
         if self.resume and out is None:
             raise VovnetError("--resume: give the job's folder, --out runs/predict/NAME")
         if self.jsonl == "-" and as_json:
             raise VovnetError("--jsonl -: writes to standard output like --json; give one of them")
         if self.line_width is not None and self.line_width < 1:
             raise VovnetError(f"--line-width {self.line_width}: must be at least 1")
+
+    def outputs(
+        self, folder: Path | None, shard: "Shard | None", *, save: bool, overwrite: bool
+    ) -> "Outputs":
+        """What a job writes into its folder; a shard's file of lines has its number."""
+        from vovnet.predict.plan import Outputs
+
+        jsonl = self.jsonl
+        return Outputs(
+            out=folder,
+            drawn=save,
+            jsonl=jsonl if shard is None or jsonl is None else shard.file(jsonl),
+            txt=self.save_txt,
+            csv=self.save_csv,
+            coco=self.save_coco,
+            crops=self.save_crops,
+            parquet=self.save_parquet,
+            mot=self.save_mot,
+            overwrite=overwrite,
+            resume=self.resume,
+            labels=self.labels,
+            line_width=self.line_width,
+            colour=self.colour,
+            format=self.save_format,
+        )
 
 
 def job_facts(choice: Choice, shown: Shown, reads: Reads, writes: Writes, save: bool) -> Any:

@@ -24,6 +24,7 @@ from vovnet.errors import VovnetError
 
 if TYPE_CHECKING:
     from vovnet.predict import Row, Sources
+    from vovnet.predict.shards import Shard
 
 
 def predict(
@@ -59,43 +60,25 @@ def predict(
         Write annotated pictures and videos.
     """
     from vovnet.predict import find_sources
-    from vovnet.predict.job import Taking, open_job
-    from vovnet.predict.plan import Outputs, count_rows, endless
+    from vovnet.predict.job import open_job
+    from vovnet.predict.plan import count_rows, endless
     from vovnet.predict.stream import looker
 
-    writes.check(out, as_json=as_json)
-    chosen, tiling = choice.resolved(), reads.tiling()
-    taking = Taking(
-        every=reads.every,
-        batch=reads.batch,
-        keep_all=reads.keep_all,
-        max_fps=reads.max_fps,
-        track_from=shown.conf if reads.track else None,
-        count_line=reads.line(),
-        facts=job_facts(chosen, shown, reads, writes, save),
-        tell=note,
-    )
+    writes.check(out, track=reads.track, as_json=as_json)
+    chosen, tiling, shard = choice.resolved(), reads.tiling(), reads.own_shard()
+    facts = job_facts(chosen, shown, reads, writes, save)
+    taking = reads.taking(shown.conf, shard, facts, note)
+    foldered = save or writes.into_folder or out is not None
     found = find_sources(sources, recursive=reads.recursive)
+    if shard is not None:
+        found, out = shard.of(found), _shard_folder(shard, out, foldered)
     detector = chosen.load()
     look = looker(detector, shown.options(detector.names), tiling, track=reads.track)
     side = None if tiling else max(detector.input_spec.size)
     if out is not None:
         _check_out(out, [path for path in found.files if isinstance(path, Path)])
-    foldered = save or writes.into_folder or out is not None
     with run_folder("predict", "predict", out) if foldered else nullcontext() as folder:
-        outputs = Outputs(
-            out=folder,
-            drawn=save,
-            jsonl=writes.jsonl,
-            txt=writes.save_txt,
-            csv=writes.save_csv,
-            coco=writes.save_coco,
-            crops=writes.save_crops,
-            overwrite=overwrite,
-            resume=writes.resume,
-            labels=writes.labels,
-            line_width=writes.line_width,
-        )
+        outputs = writes.outputs(folder, shard, save=save, overwrite=overwrite)
         with open_job(found, outputs, taking) as job:
             told, rows = _tell_sources(found), job.rows(look, side)
             progress = Progress(lambda: count_rows(found, reads.every), lambda: job.skipped)
@@ -104,6 +87,15 @@ def predict(
     if folder is not None and failed < tried and not as_json and writes.jsonl != "-":
         print(folder)
     return exit_code(failed, tried)
+
+
+def _shard_folder(shard: "Shard", out: Path | None, needed: bool) -> Path | None:
+    """Where a shard writes; all of them are given one folder."""
+    if out is not None:
+        return shard.folder(out)
+    if needed:
+        raise VovnetError("--shard: give the folder of all shards, --out FOLDER, or --no-save")
+    return None
 
 
 def _print_rows(

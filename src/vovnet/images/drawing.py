@@ -46,6 +46,7 @@ class Drawable(Protocol):
         ...
 
 
+Colour = tuple[int, int, int]
 _MARGIN = 3  # pixels around a caption's text
 CAPTIONS = ("auto", "on", "off")
 
@@ -56,16 +57,21 @@ def draw_detections(
     *,
     captions: str = "on",
     line_width: int | None = None,
+    colour: str = "class",
 ) -> Image.Image:
     """A copy of an RGB image with a box and "name score" for every detection, best on top.
 
     Masks are laid over the picture half transparent. What EXIF turns for display is turned first,
     as `Detector.detect` does. `captions` "auto" leaves out those that would bury an object, and
-    draws thinner boxes around small ones; `line_width` is that of all, in pixels.
+    draws thinner boxes around small ones; `line_width` is that of all, in pixels. `colour` is each
+    "class"'s own, or each "instance"'s: of objects that are followed, each track's.
     """
     from PIL import ImageDraw, ImageFont  # only if something is drawn: they take time to import
 
-    canvas = _with_masks(upright(image), detections)
+    colours = _colours(detections, colour)
+    # Masks of one class have a hue each in any case, so that neighbours can be told apart.
+    tints = colours if len(detections.names) > 1 else _colours(detections, "instance")
+    canvas = _with_masks(upright(image), detections, tints)
     draw = ImageDraw.Draw(canvas)
     unit = max(image.size) / 640
     width = max(2, round(3 * unit))
@@ -73,16 +79,15 @@ def draw_detections(
     font = ImageFont.load_default(size=max(11, round(16 * unit)))
     for i in reversed(range(len(detections.labels))):
         label = int(detections.labels[i])
-        colour = _colour(label, len(detections.names))
         box = [float(v) for v in detections.boxes[i]]
         thin = min(width, max(1, int(min(box[2] - box[0], box[3] - box[1]) / 8)))
-        draw.rectangle(box, outline=colour, width=line_width or (thin if auto else width))
+        draw.rectangle(box, outline=colours[i], width=line_width or (thin if auto else width))
         text = f"{detections.names[label]} {detections.scores[i]:.2f}"
         if detections.tracks is not None:
             text = f"#{detections.tracks[i]} {text}"
         plate = _plate(draw, box, text, font)
         if captions == "on" or (auto and not _buries(plate, detections.boxes)):
-            _caption(draw, plate, text, colour, font)
+            _caption(draw, plate, text, colours[i], font)
     return canvas
 
 
@@ -93,17 +98,14 @@ def _buries(plate: tuple[float, float, float, float], boxes: np.ndarray) -> bool
     return bool(((high - low).clip(0).prod(1) > areas / 2).any())
 
 
-def _with_masks(image: Image.Image, detections: Drawable) -> Image.Image:
-    """A copy of the image with every mask tinted: by class, or one hue an object if there is one
-    class, so that neighbours can be told apart."""
+def _with_masks(image: Image.Image, detections: Drawable, colours: list[Colour]) -> Image.Image:
+    """A copy of the image with every mask tinted."""
     if detections.masks is None:
         return image.copy()
     pixels = np.asarray(image).copy()
-    classes = len(detections.names)
     for i in reversed(range(len(detections.labels))):
-        colour = _colour(int(detections.labels[i]) if classes > 1 else i, max(2, classes))
         mask = detections.masks[i]
-        pixels[mask] = (pixels[mask] + np.array(colour)) // 2
+        pixels[mask] = (pixels[mask] + np.array(colours[i])) // 2
     return Image.fromarray(pixels)
 
 
@@ -125,7 +127,7 @@ def _caption(
     draw: "ImageDraw.ImageDraw",
     plate: tuple[float, float, float, float],
     text: str,
-    colour: tuple[int, int, int],
+    colour: Colour,
     font: "ImageFont.FreeTypeFont | ImageFont.ImageFont",
 ) -> None:
     """A filled label."""
@@ -134,7 +136,22 @@ def _caption(
     draw.text((plate[0] + _MARGIN - left, plate[1] + _MARGIN - top), text, (255, 255, 255), font)
 
 
-def _colour(label: int, count: int) -> tuple[int, int, int]:
-    """Hues spread over the classes, dark enough for white text."""
-    red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1.0 if count > 1 else 0.6, 0.9, 0.7)
+def _colours(detections: Drawable, colour: str) -> list[Colour]:
+    """One for each object, by what `draw_detections` is told."""
+    if colour == "instance":
+        tracks = detections.tracks
+        return [_hue(i) for i in (range(len(detections.labels)) if tracks is None else tracks)]
+    if len(detections.names) == 1:
+        return [_shade(0.6)] * len(detections.labels)
+    return [_hue(label) for label in detections.labels]
+
+
+def _hue(number: int) -> Colour:
+    """Hues far apart, whatever the count."""
+    return _shade(int(number) * 0.618 % 1.0)
+
+
+def _shade(hue: float) -> Colour:
+    """A hue, dark enough for white text."""
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.9, 0.7)
     return round(red * 255), round(green * 255), round(blue * 255)

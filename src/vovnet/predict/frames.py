@@ -46,24 +46,30 @@ def _from_the_start(given: Given) -> int:
     return 0
 
 
+def _all(given: Given) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Reading:
     """How sources are read: JPEG files shrunk to `side` (None: whole), with the `whole` picture
     beside, each `every`-th frame of a video. `done` says, and notes, that an earlier run has done
-    this one; `start` is the first frame of a video that it has not."""
+    this one; `start` is the first frame of a video that it has not. `mine` says which lines of
+    standard input are taken at all."""
 
     side: int | None = None
     whole: bool = False
     every: int = 1
     done: Callable[[Given], bool] = _nothing_done
     start: Callable[[Given], int] = _from_the_start
+    mine: Callable[[Given], bool] = _all
 
 
 def frames_of(sources: Iterable[Given], how: Reading) -> Iterator[Frame]:
     """The frames of pictures, videos and what standard input names; of live sources none."""
     for given in sources:
         if given == STDIN:
-            yield from frames_of(read_names(sys.stdin.fileno()), how)
+            yield from frames_of(filter(how.mine, read_names(sys.stdin.fileno())), how)
             continue
         kind = kind_of(given)
         if how.done(given):

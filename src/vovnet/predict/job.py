@@ -14,9 +14,12 @@ from vovnet.images.drawing import draw_detections
 from vovnet.predict.appending import AppendFile
 from vovnet.predict.frames import STDIN, Frame, Reading, frames_of
 from vovnet.predict.journal import Journal
+from vovnet.predict.ledger import Ledger
 from vovnet.predict.names import Names
+from vovnet.predict.parts import ParquetParts, parquet_folder
 from vovnet.predict.plan import Outputs, refuse_taken
 from vovnet.predict.row import Given, Row
+from vovnet.predict.shards import Shard
 from vovnet.predict.sources import Sources
 from vovnet.predict.stream import Look, check_numbers, looked_at, results, row_of
 from vovnet.predict.tracking import CountLine
@@ -26,6 +29,7 @@ from vovnet.predict.writers import (
     Item,
     JsonLines,
     Labels,
+    MotTracks,
     Pictures,
     Videos,
     Writer,
@@ -37,8 +41,8 @@ class Taking:
     """How sources are taken: each `every`-th frame of a video, `batch` pictures at once; live ones
     with all frames kept or the newest, at most `max_fps` a second. `track_from` is the score from
     which objects are followed; those that cross the `count_line` are counted, in each video anew.
-    `facts` are the options that decide on results, for `resume`; `tell` is told what happens to
-    live sources."""
+    `shard` is the part of standard input that is taken (None: all). `facts` are the options that
+    decide on results, for `resume`; `tell` is told what happens to live sources."""
 
     every: int = 1
     batch: int = 1
@@ -46,6 +50,7 @@ class Taking:
     max_fps: float | None = None
     track_from: float | None = None
     count_line: tuple[float, float, float, float] | None = None
+    shard: Shard | None = None
     facts: tuple[tuple[str, Any], ...] = ()
     tell: Callable[[str], None] = lambda line: None
 
@@ -83,14 +88,16 @@ class Job:
         # Frames of a video are done one by one, unless they become one file.
         self._by_frame = not (outputs.pictured and outputs.drawn) and taking.track_from is None
         self._writers: list[Writer] = []
-        self._growing: list[AppendFile] = []
+        self._ledger = Ledger(self._journal)
         self._open_writers()
 
     def rows(self, look: Look, side: int | None) -> Iterator[Row]:
         """Yield the row of every picture and frame when all of it is written; JPEG files are
         decoded at the least size that covers `side` (None: whole)."""
         taking, files = self._taking, self._found.files
-        how = Reading(side, self._outputs.pictured, taking.every, self._done, self._start)
+        shard = {} if taking.shard is None else {"mine": taking.shard.has}
+        whole = self._outputs.pictured
+        how = Reading(side, whole, taking.every, self._done, self._start, **shard)
         frames, patient = frames_of(files, how), STDIN not in files
         how_many, high = taking.batch, taking.track_from
         for frame, seen in results(look, frames, batch=how_many, patient=patient, high=high):
@@ -98,6 +105,7 @@ class Job:
         if self._found.live:
             yield from self._live_rows(look)
         elif self._journal is not None:
+            self._ledger.settle()
             self._journal.end()
 
     def _live_rows(self, look: Look) -> Iterator[Row]:
@@ -135,21 +143,33 @@ class Job:
         outputs, taking, stack = self._outputs, self._taking, self._stack
         out = outputs.out
         if out is not None:
-            draw = partial(draw_detections, captions=outputs.labels, line_width=outputs.line_width)
+            draw = partial(
+                draw_detections,
+                captions=outputs.labels,
+                line_width=outputs.line_width,
+                colour=outputs.colour,
+            )
             if outputs.drawn:
-                self._add(stack, Pictures(out, draw))
+                self._add(stack, Pictures(out, draw, outputs.format))
                 self._add(stack, Videos(out, draw, taking.every, taking.max_fps))
             if outputs.txt:
                 self._add(stack, Labels(out))
+            if outputs.mot:
+                self._add(stack, MotTracks(out))
             if outputs.crops:
                 self._add(stack, Crops(out))
+            if outputs.parquet and self._journal is not None:
+                parts = ParquetParts(out, self._journal.kept(parquet_folder(out)))
+                self._ledger.parts = parts
+                self._add(stack, parts)
+                stack.callback(self._ledger.settle)  # also if it is stopped
         growing = outputs.growing()
         if self._journal is not None:
             self._journal.begin("", growing)
         for path, kind in growing.items():
             mark = self._journal.mark(path) if self._journal else None
             file = AppendFile(path, kind.head, kind.tail, mark=mark, overwrite=outputs.overwrite)
-            self._growing.append(file)
+            self._ledger.growing.append(file)
             self._add(stack, kind(file))
         if outputs.jsonl == STDIN:
             self._add(stack, JsonLines(sys.stdout))
@@ -160,7 +180,8 @@ class Job:
 
     def _close_journal(self) -> None:
         if self._journal is not None:
-            self._journal.close(keep=self._wrote or bool(self._growing))
+            kept = self._wrote or self._ledger.growing or self._ledger.parts
+            self._journal.close(keep=bool(kept))
 
     def _done(self, given: Given) -> bool:
         """Whether an earlier run has done a source."""
@@ -215,7 +236,7 @@ class Job:
         if journal is not None and not self._live and files:
             journal.begin(row.path, files)
         for writer in self._writers:
-            growing = isinstance(writer, Growing)
+            growing = isinstance(writer, Growing | ParquetParts)
             mine = journal is not None and all(map(journal.owns, writer.files(item)))
             try:
                 row = writer.write(item._replace(row=row), self._outputs.overwrite or mine)
@@ -228,11 +249,10 @@ class Job:
         return row
 
     def _finish(self, frame: Frame, number: int | None = None) -> None:
-        if self._journal is None or self._live:
-            return
-        self._journal.count = self._count
-        marks = {str(file.path): file.size() for file in self._growing}
-        self._journal.finish(frame.path, marks, number)
+        if self._live:
+            self._ledger.commit()
+        else:
+            self._ledger.finish(frame.path, number, self._count)
 
     def _name(self, frame: Frame) -> str:
         """The name of a source, kept as long as it lasts."""

@@ -9,7 +9,7 @@ be this job's, and is made anew.
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,15 +94,8 @@ class Journal:
             self._learn(line)
         for _, line in lines[last:]:
             self._own |= set(line.get("files", ()))
-        self._sweep({line["pid"] for _, line in lines if "pid" in line})
+        _sweep(self._own, {line["pid"] for _, line in lines if "pid" in line})
         return lines[sound - 1][0] if sound else 0
-
-    def _sweep(self, processes: set[int]) -> None:
-        """Take away what killed processes had half written aside (`write_atomically`)."""
-        for folder in {Path(path).parent for path in self._own}:
-            for process in processes:
-                with suppress(OSError):
-                    (folder / f".{process}.part").unlink()
 
     def _learn(self, line: dict[str, Any]) -> None:
         self._marks |= line.get("marks", {})
@@ -111,11 +104,12 @@ class Journal:
             self._grown |= set(line["files"])
         if "begin" not in line:
             self._live = "live" in line
-        if "done" in line:
-            self._done[line["done"]] += 1
-            self._frames.pop(line["done"], None)
-        elif "frame" in line:
-            self._frames[line["of"]] = line["frame"] + 1
+        for one in line.get("all", [line]):
+            if "done" in one:
+                self._done[one["done"]] += 1
+                self._frames.pop(one["done"], None)
+            elif "frame" in one:
+                self._frames[one["of"]] = one["frame"] + 1
 
     def mark(self, path: Path) -> int | None:
         """How much of a growing file is complete; None if this run begins it.
@@ -128,6 +122,13 @@ class Journal:
             return whole_lines(path)
         begun = self.owns(path) or str(path) in self._grown
         return self._marks.get(str(path), 0 if begun else None)
+
+    def kept(self, folder: Path) -> set[Path] | None:
+        """The complete files of parts in a folder that this job wrote; None: all of them."""
+        if self._live:
+            return None
+        marked = map(Path, self._marks if self.resumed else ())
+        return {path for path in marked if path.parent == folder}
 
     def done(self, given: Given) -> bool:
         """Whether an earlier run has done this source; of one that is named twice, each once."""
@@ -148,12 +149,14 @@ class Journal:
         """Say which files are about to be written."""
         self._file.write(_line({"begin": told(given), "files": [str(path) for path in files]}))
 
-    def finish(self, given: Given, marks: dict[str, int], frame: int | None = None) -> None:
-        """Say that a source, or a frame of it, is complete."""
-        what: dict[str, Any] = {"done": told(given)}
-        if frame is not None:
-            what = {"frame": frame, "of": told(given)}
-        self._file.write(_line(what | {"count": self.count, "marks": marks}))
+    def finish(self, done: Sequence[tuple[Given, int | None]], marks: dict[str, int]) -> None:
+        """Say that sources, or frames of one, are complete: one line, which is whole or nothing."""
+        what = [
+            {"done": told(given)} if frame is None else {"frame": frame, "of": told(given)}
+            for given, frame in done
+        ]
+        line: dict[str, Any] = what[0] if len(what) == 1 else {"all": what}
+        self._file.write(_line(line | {"count": self.count, "marks": marks}))
 
     def end(self) -> None:
         """Say that nothing is left to do."""
@@ -168,6 +171,14 @@ class Journal:
         self._file.close()
         if not keep and not self.resumed:
             os.unlink(self.path)
+
+
+def _sweep(files: set[str], processes: set[int]) -> None:
+    """Take away what killed processes had half written aside (`write_atomically`)."""
+    for folder in {Path(path).parent for path in files}:
+        for process in processes:
+            with suppress(OSError):
+                (folder / f".{process}.part").unlink()
 
 
 def _holds(marks: dict[str, int]) -> bool:

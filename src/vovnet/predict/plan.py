@@ -8,6 +8,8 @@ from vovnet.files import refuse_replacing
 from vovnet.predict.frames import STDIN
 from vovnet.predict.kinds import Kind, kind_of
 from vovnet.predict.names import Names
+from vovnet.predict.parts import parquet_folder, parts_in
+from vovnet.predict.picturefile import picture_suffix
 from vovnet.predict.sources import Sources
 from vovnet.predict.video import count_frames
 from vovnet.predict.writers import CocoResults, Growing, JsonLines, Table
@@ -24,10 +26,14 @@ class Outputs:
     csv: bool = False
     coco: bool = False
     crops: bool = False
+    parquet: bool = False
+    mot: bool = False
     overwrite: bool = False
     resume: bool = False
     labels: str = "auto"
     line_width: int | None = None
+    colour: str = "class"
+    format: str | None = None  # of annotated pictures: None is the source's own
 
     @property
     def pictured(self) -> bool:
@@ -88,7 +94,12 @@ def _planned(found: Sources, outputs: Outputs, out: Path) -> list[Path]:
             continue
         name, video = names.new(given), kind_of(given) is Kind.VIDEO
         if outputs.drawn:
-            planned.append(out / f"{name}.{'mp4' if video else 'png'}")
+            suffix = ".mp4" if video else picture_suffix(given, outputs.format)
+            planned.append(out / f"{name}{suffix}")
         if outputs.txt and not video:
             planned.append(out / "labels" / f"{name}.txt")
+        if outputs.mot and video:
+            planned.append(out / "mot" / f"{name}.txt")
+    if outputs.parquet:
+        planned += parts_in(parquet_folder(out), ".parquet")
     return planned

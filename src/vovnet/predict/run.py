@@ -11,9 +11,9 @@ from vovnet.files import refuse_replacing
 from vovnet.images.drawing import draw_detections
 from vovnet.predict.frames import Reading, open_picture
 from vovnet.predict.names import Names
+from vovnet.predict.picturefile import picture_suffix, write_picture
 from vovnet.predict.row import Row
 from vovnet.predict.stream import looker, results, row_of
-from vovnet.predict.writers import write_picture
 
 
 def predict_files(
@@ -27,9 +27,10 @@ def predict_files(
     """Yield a `Row` per file, in order, holding only a few images at a time.
 
     Files are decoded ahead of the network, JPEGs as small as its input allows, so that an image
-    gives one answer, here and in `evaluate`, drawn or not. With `out`, annotated PNG pictures go
-    there; files of the same name from different folders get a number. `options` are those of
-    `detect`: conf, iou, max_det, classes and agnostic.
+    gives one answer, here and in `evaluate`, drawn or not. With `out`, annotated pictures of the
+    same format go there (PNG, where `picture_suffix` knows no better); files of the same name from
+    different folders get a number. `options` are those of `detect`: conf, iou, max_det, classes and
+    agnostic.
 
     Raises `VovnetError` before anything is done if a picture in `out` would be replaced, by
     `overwrite` only if it is one of `paths`.
@@ -37,7 +38,7 @@ def predict_files(
     targets: Iterable[Path | None] = repeat(None)
     if out is not None:
         paths, names = list(paths), Names()
-        targets = planned = [out / f"{names.new(path)}.png" for path in paths]
+        targets = planned = [out / f"{names.new(path)}{picture_suffix(path)}" for path in paths]
         refuse_replacing(f"--out {out}", planned, paths, overwrite=overwrite)
     how = Reading(max(detector.input_spec.size), whole=out is not None)
     found = results(looker(detector, options), (open_picture(path, how) for path in paths))

@@ -16,6 +16,7 @@ from vovnet.detections import Detections
 from vovnet.errors import VovnetError
 from vovnet.files import write_atomically
 from vovnet.predict.appending import AppendFile
+from vovnet.predict.picturefile import picture_suffix, write_picture
 from vovnet.predict.row import Row, told
 from vovnet.predict.videofile import VideoFile
 
@@ -63,14 +64,16 @@ class Writer(Protocol):
 
 
 class Pictures:
-    """Annotated pictures, OUT/NAME.png."""
+    """Annotated pictures, OUT/NAME with the suffix of the source, or of the format that is asked
+    for."""
 
-    def __init__(self, out: Path, draw: Draw) -> None:
-        self._out, self._draw = out, draw
+    def __init__(self, out: Path, draw: Draw, kind: str | None = None) -> None:
+        self._out, self._draw, self._kind = out, draw, kind
 
     def files(self, item: Item) -> list[Path]:
         """The picture; none of a video's frame."""
-        return [self._out / f"{item.name}.png"] if item.row.frame is None else []
+        suffix = picture_suffix(item.row.path, self._kind)
+        return [self._out / f"{item.name}{suffix}"] if item.row.frame is None else []
 
     def write(self, item: Item, replace: bool) -> Row:
         """Draw it, and tell where."""
@@ -177,6 +180,55 @@ class Labels:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class MotTracks:
+    """The tracks of each video as MOTChallenge has them, OUT/mot/NAME.txt: frame, track, left, top,
+    width, height, score and three times -1; frames and pixels count from 1 there."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out / "mot"
+        self._files: dict[str, AppendFile] = {}
+        self._failed: dict[str, VovnetError] = {}
+
+    def files(self, item: Item) -> list[Path]:
+        """One for a video; a live source has no end, and none."""
+        return [] if item.live or item.row.frame is None else [self._out / f"{item.name}.txt"]
+
+    def write(self, item: Item, replace: bool) -> Row:
+        """Add a frame's objects; a video in which there are none has an empty file."""
+        row = item.row
+        if (found := row.detections) is None or row.frame is None or item.live:
+            return row
+        if item.name in self._failed:
+            raise self._failed[item.name]
+        try:
+            if item.name not in self._files:
+                self._files[item.name] = AppendFile(self.files(item)[0], overwrite=replace)
+            self._files[item.name].write(_mot_lines(row.frame + 1, found))
+        except VovnetError as error:
+            self._files.pop(item.name, None)
+            self._failed[item.name] = error  # of all its frames, or a part would pass for the whole
+            raise
+        return row
+
+    def end(self) -> None:
+        """The video's file is complete."""
+        self._failed.clear()
+        while self._files:
+            self._files.popitem()[1].close()
+
+    close = end
+
+
+def _mot_lines(frame: int, found: Detections) -> str:
+    tracks = [] if found.tracks is None else found.tracks.tolist()
+    text = ""
+    for track, box, score in zip(tracks, found.boxes.tolist(), found.scores.tolist(), strict=False):
+        left, top, width, height = box[0] + 1, box[1] + 1, box[2] - box[0], box[3] - box[1]
+        place = ",".join(f"{value:.2f}" for value in (left, top, width, height))
+        text += f"{frame},{track},{place},{score:.4f},-1,-1,-1\n"
+    return text
 
 
 class Crops:
@@ -294,10 +346,3 @@ class CocoResults(Growing):
             first = not text and isinstance(self._file, AppendFile) and self._file.empty
             text += " " * first + "," * (not first) + json.dumps(where | one) + "\n"
         return text
-
-
-def write_picture(path: Path, image: Image.Image, *, replace: bool = True) -> None:
-    """Write a PNG atomically; raises `VovnetError` if that cannot be done."""
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    write_atomically(path, data.getvalue(), replace=replace)
