@@ -1,7 +1,8 @@
 """Detections drawn on their image."""
 
 import colorsys
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -73,7 +74,7 @@ def draw_detections(
     font = ImageFont.load_default(size=max(11, round(16 * unit)))
     for i in reversed(range(len(detections.labels))):
         label = int(detections.labels[i])
-        colour = _colour(label, len(detections.names))
+        colour = class_colour(label, len(detections.names))
         box = [float(v) for v in detections.boxes[i]]
         thin = min(width, max(1, int(min(box[2] - box[0], box[3] - box[1]) / 8)))
         draw.rectangle(box, outline=colour, width=line_width or (thin if auto else width))
@@ -83,6 +84,31 @@ def draw_detections(
         plate = _plate(draw, box, text, font)
         if captions == "on" or (auto and not _buries(plate, detections.boxes)):
             _caption(draw, plate, text, colour, font)
+    return canvas
+
+
+class Framed(NamedTuple):
+    """A box to draw: xyxy in pixels of the picture, its colour, and its caption, if it has one."""
+
+    box: tuple[float, float, float, float]
+    colour: tuple[int, int, int]
+    caption: str = ""
+
+
+def draw_framed(image: Image.Image, framed: Sequence[Framed], line_width: int = 2) -> Image.Image:
+    """A copy of an RGB image with boxes of any colours, later ones on top; a caption that would
+    bury an object is left out."""
+    from PIL import ImageDraw, ImageFont
+
+    canvas = image.copy()
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=11)
+    boxes = np.array([one.box for one in framed], np.float64).reshape(-1, 4)
+    for one in framed:
+        draw.rectangle(one.box, outline=one.colour, width=line_width)
+        plate = _plate(draw, list(one.box), one.caption, font)
+        if one.caption and not _buries(plate, boxes):
+            _caption(draw, plate, one.caption, one.colour, font)
     return canvas
 
 
@@ -101,7 +127,7 @@ def _with_masks(image: Image.Image, detections: Drawable) -> Image.Image:
     pixels = np.asarray(image).copy()
     classes = len(detections.names)
     for i in reversed(range(len(detections.labels))):
-        colour = _colour(int(detections.labels[i]) if classes > 1 else i, max(2, classes))
+        colour = class_colour(int(detections.labels[i]) if classes > 1 else i, max(2, classes))
         mask = detections.masks[i]
         pixels[mask] = (pixels[mask] + np.array(colour)) // 2
     return Image.fromarray(pixels)
@@ -134,7 +160,7 @@ def _caption(
     draw.text((plate[0] + _MARGIN - left, plate[1] + _MARGIN - top), text, (255, 255, 255), font)
 
 
-def _colour(label: int, count: int) -> tuple[int, int, int]:
-    """Hues spread over the classes, dark enough for white text."""
+def class_colour(label: int, count: int) -> tuple[int, int, int]:
+    """The colour of a class of so many: hues far apart, dark enough for white text."""
     red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1.0 if count > 1 else 0.6, 0.9, 0.7)
     return round(red * 255), round(green * 255), round(blue * 255)
