@@ -44,7 +44,7 @@ def choose(judged: Judged, conf: float, most: int = 4) -> Choice:
         return tuple(Chosen(i, why[i]) for i in chosen)
 
     mistakes = [f"{a} false, {b} missed" for a, b in zip(false, missed, strict=True)]
-    doubts = [f"{n} scores within {_NEAR:g} of {conf:g}" for n in near]
+    doubts = [f"scores within {_NEAR:g} of {conf:.2f}: {n}" for n in near]
     weight, against = _against_labels(judged.evaluation, judged, max(conf, _SURE))
     return Choice(best(false + missed, mistakes), best(near, doubts), best(weight, against))
 

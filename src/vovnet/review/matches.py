@@ -55,8 +55,12 @@ class Judged:
     matches: Matches
 
     def above(self, conf: float) -> "COCOeval":
-        """The evaluation of the detections with scores above `conf` alone."""
-        shown = [one[one.scores > conf] for one in self.found]
+        """The evaluation of the detections that count and score above `conf` alone: hotcoco's
+        confusion and kinds of mistakes take what lies on a crowd for false."""
+        ends = np.searchsorted(self.matches.image, np.arange(1, len(self.found)))
+        rows = np.split(self.matches.row, ends)
+        counted = [one[own] for one, own in zip(self.found, rows, strict=True)]
+        shown = [one[one.scores > np.float32(conf)] for one in counted]
         return coco_judged(_rows(shown, self.records), self.records, self.names)[0]
 
 

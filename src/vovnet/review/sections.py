@@ -128,7 +128,7 @@ def _mistakes(judged: Judged, conf: float) -> Section:
     areas = ", ".join(f"{name} {value:.3f}" for name, value in by_area if value is not None)
     charts = (
         confusion_chart(confusion(shown, judged.names), conf),
-        error_chart(error_kinds(judged.evaluation, shown), conf),
+        error_chart(error_kinds(judged.above(0), shown), conf),
         size_chart(by_size(judged.matches, conf), conf, f"COCO's AP by size: {areas}."),
         calibration_chart(calibration(judged.evaluation)),
     )
