@@ -16,8 +16,8 @@ COLOURS = (
 DISC = ("o", "M-2.6,0a2.6,2.6 0 1,0 5.2,0a2.6,2.6 0 1,0 -5.2,0z")
 
 _WIDTH, _HEIGHT = 460.0, 230.0  # pixels of the drawing, and of the plot in it
-_TOP, _LEFT, _RIGHT = 12.0, 52.0, 14.0
-_CHAR, _ROW, _KEY = 6.6, 18.0, 22.0  # of a legend: a character, a row, a line's sample
+_TOP, _LEFT, _RIGHT = 12.0, 66.0, 14.0
+_CHAR, _ROW, _KEY = 7.4, 18.0, 22.0  # of a legend: a character, a row, a line's sample
 _LONGEST = 26  # characters of a name in a legend
 _FEW = 20  # points: so few are marked one by one
 
@@ -47,12 +47,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis measures; without bounds it is as long as its values demand."""
+    """What an axis measures; without bounds it is as long as its values demand. One that counts is
+    marked at whole numbers only."""
 
     label: str
     low: float | None = None
     high: float | None = None
     log: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def _bounds(axis: Axis, values: Sequence[float]) -> tuple[float, float]:
 
 def _axes(chart: LineChart, x: Scale, y: Scale) -> Iterator[Shape]:
     for tick in ticks(x.low, x.high, log=x.log):
+        if chart.x.whole and tick % 1:
+            continue
         yield Stroke(((x(tick), y.end), (x(tick), y.start)), "grid")
         yield Text(x(tick), y.start + 16, f"{tick:g}", "middle")
     for tick in ticks(y.low, y.high, log=y.log):

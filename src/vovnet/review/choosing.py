@@ -10,7 +10,8 @@ from vovnet.review.matches import Judged, Matches
 if TYPE_CHECKING:
     from hotcoco import COCOeval
 
-_NEAR = 0.1  # of the confidence: so near, a detection might as well not be shown
+# So near to the confidence a detection might as well not be shown; and at most half of it.
+_NEAR = 0.1
 _SURE = 0.5  # score of a detection that speaks against a label
 
 
@@ -44,9 +45,13 @@ def choose(judged: Judged, conf: float, most: int = 4) -> Choice:
         return tuple(Chosen(i, why[i]) for i in chosen)
 
     mistakes = [f"{a} false, {b} missed" for a, b in zip(false, missed, strict=True)]
-    doubts = [f"scores within {_NEAR:g} of {conf:.2f}: {n}" for n in near]
+    doubts = [f"scores within {_near(conf):.2g} of {conf:.2f}: {n}" for n in near]
     weight, against = _against_labels(judged.evaluation, judged, max(conf, _SURE))
     return Choice(best(false + missed, mistakes), best(near, doubts), best(weight, against))
+
+
+def _near(conf: float) -> float:
+    return min(_NEAR, conf / 2)
 
 
 def _counts(
@@ -55,7 +60,7 @@ def _counts(
     """Of every image: false detections, missed objects, and detections near the confidence."""
     shown = matches.score > np.float32(conf)
     lost = matches.object_score <= np.float32(conf)
-    near = np.abs(matches.score - conf) <= _NEAR
+    near = np.abs(matches.score - conf) <= _near(conf)
     return (
         np.bincount(matches.image[shown & ~matches.hit], minlength=images),
         np.bincount(matches.object_image[lost], minlength=images),

@@ -57,7 +57,7 @@ def _over_epochs(
         return None
     log = min(values) > 0 and max(values) > _LOG_FROM * min(values)
     y = Axis(label, None if log else min(0.0, *values), log=log)
-    return LineChart(key, title, caption, Axis("epoch"), y, tuple(lines))
+    return LineChart(key, title, caption, Axis("epoch", whole=True), y, tuple(lines))
 
 
 def _colours(count: int) -> list[str | None]:

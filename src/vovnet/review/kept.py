@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from vovnet.files import write_atomically
 from vovnet.text import one_line
 
 KEPT = "evaluation.npz"
+# What damaged archives, and arrays of other kinds and shapes, raise when they are read.
+_DAMAGE = (ValueError, KeyError, TypeError, EOFError, NotImplementedError)
+_DAMAGE += (zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def load_kept(folder: Path) -> Kept | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = dict(file)
         names = tuple(map(str, arrays["names"]))
         ends = np.cumsum(arrays["counts"])[:-1]
@@ -71,7 +75,7 @@ def load_kept(folder: Path) -> Kept | None:
         if len(images) != len(arrays["counts"]):
             raise ValueError("not as many images as counts")
         return Kept(found if images else [], images, names, int(arrays["epoch"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (*_DAMAGE, OSError) as error:
         raise VovnetError(
             f"{one_line(path)}: damaged ({one_line(error)}); delete it and measure with vovnet val"
         ) from None

@@ -85,6 +85,7 @@ def page_of_run(folder: Path, truth: Dataset | None = None) -> Page:
     data, model = run.recipe.get("data", "?"), run.recipe.get("model", "?")
     sources = ", ".join(map(str, data)) if isinstance(data, list) else str(data)
     facts = [("epochs", run.progress), *_run_facts(run), *_accuracy_facts(run.judged)]
+    facts += [("weights judged", f"after epoch {run.epoch}")] if run.judged else []
     return Page(
         f"{run.folder.resolve().name}",
         one_line(f"{model} trained on {sources}"),

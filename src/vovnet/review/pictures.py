@@ -23,7 +23,7 @@ BATCH = "batch.jpg"
 HIT, FALSE, MISSED, IGNORED = (0, 114, 178), (213, 94, 0), (240, 228, 66), (128, 128, 128)
 _SIDE = 360  # pixels at most
 _QUALITY = 75
-_NAMED = 15  # boxes: more captions than these hide the picture
+_NAMED, _NAMED_IN_TILE = 12, 4  # boxes: more captions than these hide the picture
 MOST_TILES = 8  # pictures of a batch
 _TILE, _BATCH_BYTES = 240, 300_000
 
@@ -94,7 +94,7 @@ def batch_picture(pixels: np.ndarray, boxes: Sequence[np.ndarray], labels: Seque
         ]
         picture = Image.fromarray(pixels[number]).resize(tile)
         place = tile[0] * (number % columns), tile[1] * (number // columns)
-        sheet.paste(draw_framed(picture, framed, 1), place)
+        sheet.paste(draw_framed(picture, _captioned(framed, _NAMED_IN_TILE), 1), place)
     return next(
         filter(_small, (_jpeg(sheet, quality) for quality in (80, 60, 40))), _jpeg(sheet, 20)
     )
@@ -137,12 +137,21 @@ def _box(box: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def _drawn(image: Image.Image, framed: Sequence[Framed], scale: float) -> bytes:
-    captions = len(framed) <= _NAMED
-    scaled = [
-        Framed(_box(np.array(one.box) * scale), one.colour, one.caption if captions else "")
-        for one in framed
-    ]
-    return _jpeg(draw_framed(image, scaled), _QUALITY)
+    scaled = [one._replace(box=_box(np.array(one.box) * scale)) for one in framed]
+    return _jpeg(draw_framed(image, _captioned(scaled, _NAMED)), _QUALITY)
+
+
+def _captioned(framed: Sequence[Framed], most: int) -> list[Framed]:
+    """Where there are too many captions, one for each colour: that of its largest box."""
+    if len(framed) <= most:
+        return list(framed)
+    areas = [(one.box[2] - one.box[0]) * (one.box[3] - one.box[1]) for one in framed]
+    largest: dict[tuple[int, int, int], int] = {}
+    for i, one in enumerate(framed):
+        if one.caption and areas[i] > areas[largest.setdefault(one.colour, i)]:
+            largest[one.colour] = i
+    kept = set(largest.values())
+    return [one if i in kept else one._replace(caption="") for i, one in enumerate(framed)]
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:

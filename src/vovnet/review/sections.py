@@ -122,7 +122,7 @@ def _number(value: float | None) -> str:
 def _mistakes(judged: Judged, conf: float) -> Section:
     shown = judged.above(conf)
     pairs = mix_ups(shown.confusion_matrix(iou_thr=0.5)["matrix"].astype(np.int64), judged.names)
-    told = ", ".join(f"{a} for {b} ({n})" for a, b, n in ((b, a, n) for a, b, n in pairs))
+    told = ", ".join(f"{a} for {b} ({count})" for a, b, count in pairs)
     coco = judged.coco
     by_area = (("small", coco.map_small), ("medium", coco.map_medium), ("large", coco.map_large))
     areas = ", ".join(f"{name} {value:.3f}" for name, value in by_area if value is not None)
@@ -132,7 +132,7 @@ def _mistakes(judged: Judged, conf: float) -> Section:
         size_chart(by_size(judged.matches, conf), conf, f"COCO's AP by size: {areas}."),
         calibration_chart(calibration(judged.evaluation)),
     )
-    said = f"Taken for each other most: {told}." if told else ""
+    said = f"Taken for another class most: {told}." if told else ""
     return Section("mistakes", "Mistakes", said, charts)
 
 
