@@ -19,6 +19,7 @@ FLOORS = {
     "cli": 6,
     **dict.fromkeys(("deploy", "serve", "study", "predict"), 5),
     "train": 4,
+    "review": 3.5,  # what one looks at after training: a page, and its figures
     **dict.fromkeys(("evaluate", "lab"), 3),
     **dict.fromkeys(("data", "runtimes"), 2),
     "load": 2.5,  # one way to a detector, whatever computes it
@@ -31,6 +32,7 @@ FLOORS = {
     "shipped": 0.1,  # which file a name of weights means
     "input_spec": 0.2,  # how a picture becomes a network's input
     "detections": 0.2,
+    "charts": 0.1,  # drawings of reports: SVG, PNG, pages
     "images": 0.1,  # pictures from anywhere, safely
     "environment": 0.1,  # the machine and the versions
     "limits": -0.5,  # what the machine has, told without torch

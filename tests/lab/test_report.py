@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vovnet.charts.scale import Scale, span, spread, ticks
+from vovnet.charts.shapes import Mark, Text
 from vovnet.errors import VovnetError
 from vovnet.lab.count import LayerCount
 from vovnet.lab.report import render_page, write_figures, write_report
 from vovnet.lab.report.figures import layer_bars, scatters
-from vovnet.lab.report.layout import Mark, Text, lay_out, sections
-from vovnet.lab.report.scale import Scale, span, spread, ticks
+from vovnet.lab.report.layout import lay_out, sections
 
 EVIL = '<script>document.title = "taken"</script><img src="http://example.invalid/x">'
 

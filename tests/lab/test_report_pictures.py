@@ -8,10 +8,11 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vovnet.charts.shapes import Box, Mark, Stroke, Text
 from vovnet.lab.count import LayerCount
 from vovnet.lab.report import write_figures
 from vovnet.lab.report.figures import layer_bars, scatters
-from vovnet.lab.report.layout import Box, Mark, Stroke, Text, lay_out
+from vovnet.lab.report.layout import lay_out
 from vovnet.lab.report.style import RUNTIME_COLOURS, colour
 
 HEAD = 34  # pixels of the title above the drawing
@@ -90,11 +91,9 @@ def test_lines_bars_and_marks_are_painted_in_their_order(painted):
                 mark = next(lines)
                 assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([shape.x], [shape.y])
                 assert mark.get_markersize() == pytest.approx(10 * 0.75)
-                shade = colour(shape.point.runtime)
+                shade = shape.colour
                 assert same_color(mark.get_markeredgecolor(), shade)
-                assert same_color(
-                    mark.get_markerfacecolor(), shade if shape.point.valid else "none"
-                )
+                assert same_color(mark.get_markerfacecolor(), shade if shape.solid else "none")
                 assert mark.get_zorder() == layer
         assert next(lines, None) is next(bars, None) is None
 

@@ -22,6 +22,7 @@ from vovnet.cli.exporting import export
 from vovnet.cli.networks import convert, count, env, fetch, models
 from vovnet.cli.picking import pick
 from vovnet.cli.predicting import predict
+from vovnet.cli.reporting import report
 from vovnet.cli.serving import serve
 from vovnet.cli.studying import study
 from vovnet.cli.training import train, val
@@ -46,7 +47,7 @@ app = App(
     "130 stopped, 1 a bug.",
 )
 for _verb in (
-    *(models, count, bench, doctor, train, tune, val, predict, serve, pick, export),
+    *(models, count, bench, doctor, train, tune, val, report, predict, serve, pick, export),
     *(describe, convert, fetch, env),
 ):
     app.command(_verb)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from vovnet.cli._folder import shared_run_folder
 from vovnet.cli._options import Choice, Json, Many
+from vovnet.cli._pages import Pages
 from vovnet.cli._print import note, print_json, print_table, progress
 from vovnet.errors import EXIT_OK, DataError, VovnetError
 
@@ -193,7 +194,10 @@ def val(
     choice: Choice = Choice(),  # noqa: B008  # frozen
     split: str | None = None,
     batch: int = 8,
+    conf: float | None = None,
+    iou: float | None = None,
     drop_unknown: bool = False,
+    pages: Pages = Pages(),  # noqa: B008  # frozen
     as_json: Json = False,
 ) -> int:
     """Measure a detector's accuracy: COCO AP, VOC 11-point and area AP.
@@ -206,27 +210,42 @@ def val(
         A VOC, COCO or YOLO dataset, PATH or PATH@SPLIT.
     split
         Which split (default: val, else test).
+    conf
+        Least score that is measured (default: 0.001; AP is an area over all scores).
+    iou
+        Overlap above which the weaker of two boxes of a class is dropped (default: 0.6).
     drop_unknown
         Leave out objects of classes that the model does not know, instead of refusing them.
     """
+    from vovnet.detect.options import Options
+    from vovnet.evaluate.run import EVAL_CONF, EVAL_IOU
+
     if batch < 1:
         raise VovnetError(f"--batch {batch}: must be at least 1")
+    kept = Options(EVAL_CONF if conf is None else conf, EVAL_IOU if iou is None else iou)
+    pages.check()
     choice = choice.resolved()
+    found: list[Any] = []
+    how = {"batch": batch, "conf": kept.conf, "iou": kept.iou, "on_found": found.extend}
     measure = _val_together if int(os.environ.get("WORLD_SIZE", "1")) > 1 else _val_alone
-    metrics = measure(choice, data, split, batch, drop_unknown)
+    metrics, dataset = measure(choice, data, split, drop_unknown, how)
     if metrics is None:  # another process tells it
         return EXIT_OK
-    metrics |= {"weights": choice.weights}
+    metrics |= {"weights": choice.weights, "conf": kept.conf, "iou": kept.iou}
+    if kept.conf > EVAL_CONF:
+        note(f"AP at --conf {kept.conf:g}: what scores less is missing, so it is no one else's AP")
     if as_json:
         print_json(metrics)
     else:
-        _print_metrics(metrics)
+        _print_metrics(dict(metrics))
+    if pages:
+        pages.of_found(found, dataset, metrics)
     return EXIT_OK
 
 
 def _val_alone(
-    choice: Choice, data: str, split: str | None, batch: int, drop_unknown: bool
-) -> dict[str, Any] | None:
+    choice: Choice, data: str, split: str | None, drop_unknown: bool, how: dict[str, Any]
+) -> tuple[dict[str, Any] | None, "Dataset"]:
     from vovnet.evaluate.run import evaluate
 
     detector = choice.load()
@@ -234,13 +253,13 @@ def _val_alone(
     for line in _findings(dataset):
         note(line)
     with progress("images", len(dataset)) as advance:
-        metrics = evaluate(detector, dataset, batch=batch, on_images=advance)
-    return metrics | _told(detector, dataset)
+        metrics = evaluate(detector, dataset, on_images=advance, **how)
+    return metrics | _told(detector, dataset), dataset
 
 
 def _val_together(
-    choice: Choice, data: str, split: str | None, batch: int, drop_unknown: bool
-) -> dict[str, Any] | None:
+    choice: Choice, data: str, split: str | None, drop_unknown: bool, how: dict[str, Any]
+) -> tuple[dict[str, Any] | None, "Dataset"]:
     """Under torchrun: all processes share the images, and the main one has the figures."""
     from vovnet.distributed import is_main, process_group, world_size
     from vovnet.evaluate.together import evaluate_together
@@ -252,8 +271,8 @@ def _val_together(
         for line in _findings(dataset) if main else ():
             note(line)
         with progress("images", len(dataset) // world_size(), shown=main) as advance:
-            metrics = evaluate_together(detector, dataset, batch=batch, on_images=advance)
-    return metrics | _told(detector, dataset) if main else None
+            metrics = evaluate_together(detector, dataset, on_images=advance, **how)
+    return metrics | _told(detector, dataset) if main else None, dataset
 
 
 def _truth(data: str, split: str | None, detector: Any, drop_unknown: bool) -> "Dataset":

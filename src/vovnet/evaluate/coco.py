@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from vovnet.data.mask_code import encode_mask
 from vovnet.data.record import Record
 from vovnet.detections import Detections
 from vovnet.errors import DataError
+
+if TYPE_CHECKING:
+    from hotcoco import COCOeval
 
 IouType = Literal["bbox", "segm"]
 
@@ -96,6 +99,20 @@ def coco_ap_of_rows(
     iou_type: IouType = "bbox",
 ) -> CocoResult:
     """`coco_ap` of results that are COCO rows already: see `coco_rows`."""
+    return coco_judged(results, truths, names, iou_type)[1]
+
+
+def coco_judged(
+    results: Sequence[dict[str, Any]],
+    truths: Sequence[Record],
+    names: Sequence[str],
+    iou_type: IouType = "bbox",
+) -> tuple["COCOeval", CocoResult]:
+    """`coco_ap_of_rows`, and hotcoco's own object, which knows more than AP.
+
+    In it detections are numbered from 1 in the order of `results`, objects in that of `truths`;
+    category ids are labels + 1.
+    """
     from hotcoco import COCO, COCOeval
 
     if len({t.image_id for t in truths}) != len(truths):
@@ -117,7 +134,7 @@ def coco_ap_of_rows(
     for annotation in annotations:
         counts[annotation["category_id"]] += not annotation["iscrowd"]
     assert evaluation.eval is not None  # accumulate() has filled it
-    return _summary(evaluation.eval, names, counts[1:])
+    return evaluation, _summary(evaluation.eval, names, counts[1:])
 
 
 def _image(truth: Record) -> dict[str, int]:

@@ -19,6 +19,8 @@ from vovnet.images import open_image
 EVAL_CONF = 0.001
 EVAL_IOU = 0.6
 
+FoundHook = Callable[[list[Detections]], None]
+
 
 def detect_records(
     detector: AnyDetector,
@@ -91,6 +93,8 @@ def see(
     indices: Sequence[int],
     *,
     batch: int = 8,
+    conf: float = EVAL_CONF,
+    iou: float = EVAL_IOU,
     on_images: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> list[Seen]:
@@ -98,7 +102,7 @@ def see(
     says so."""
     records = [dataset.records[i] for i in indices]
     batch = 1 if detector.masks else batch  # whole-image masks of several would fill the memory
-    stream = detect_records(detector, records, batch=batch, on_images=on_images)
+    stream = detect_records(detector, records, batch=batch, conf=conf, iou=iou, on_images=on_images)
     seen = []
     for index, record, one in zip(indices, records, stream, strict=True):
         # Whole-image masks of a data set would fill the memory.

@@ -1,7 +1,8 @@
 """Detections drawn on their image."""
 
 import colorsys
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -91,6 +92,31 @@ def draw_detections(
     return canvas
 
 
+class Framed(NamedTuple):
+    """A box to draw: xyxy in pixels of the picture, its colour, and its caption, if it has one."""
+
+    box: tuple[float, float, float, float]
+    colour: tuple[int, int, int]
+    caption: str = ""
+
+
+def draw_framed(image: Image.Image, framed: Sequence[Framed], line_width: int = 2) -> Image.Image:
+    """A copy of an RGB image with boxes of any colours, later ones on top; a caption that would
+    bury an object is left out."""
+    from PIL import ImageDraw, ImageFont
+
+    canvas = image.copy()
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=11)
+    boxes = np.array([one.box for one in framed], np.float64).reshape(-1, 4)
+    for one in framed:
+        draw.rectangle(one.box, outline=one.colour, width=line_width)
+        plate = _plate(draw, list(one.box), one.caption, font)
+        if one.caption and not _buries(plate, boxes):
+            _caption(draw, plate, one.caption, one.colour, font)
+    return canvas
+
+
 def _buries(plate: tuple[float, float, float, float], boxes: np.ndarray) -> bool:
     """Whether a caption's plate hides more than half of any object."""
     low, high = np.maximum(boxes[:, :2], plate[:2]), np.minimum(boxes[:, 2:], plate[2:])
@@ -141,9 +167,12 @@ def _colours(detections: Drawable, colour: str) -> list[Colour]:
     if colour == "instance":
         tracks = detections.tracks
         return [_hue(i) for i in (range(len(detections.labels)) if tracks is None else tracks)]
-    if len(detections.names) == 1:
-        return [_shade(0.6)] * len(detections.labels)
-    return [_hue(label) for label in detections.labels]
+    return [class_colour(label, len(detections.names)) for label in detections.labels]
+
+
+def class_colour(label: int, count: int) -> Colour:
+    """The colour of a class of so many."""
+    return _hue(label) if count > 1 else _shade(0.6)
 
 
 def _hue(number: int) -> Colour:

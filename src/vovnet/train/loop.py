@@ -28,6 +28,7 @@ from vovnet.models.detector import Detector
 from vovnet.models.sync_norm import synchronize_norms
 from vovnet.models.weights import save_detector
 from vovnet.streams import stream_seed
+from vovnet.train.batch_picture import keep_batch
 from vovnet.train.checkpoint import (
     Learned,
     Progress,
@@ -308,6 +309,8 @@ def _train_epoch(
         progress.step_of_epoch += 1
         progress.seconds = before + report.seconds
         report.share = run.share
+        if progress.step == 1 and is_main():
+            keep_batch(run.folder, parts[0], run.detector.names)
         if on_step:
             on_step(report, run.steps_per_epoch)
         progress.seconds, asked = _agreed(run, stop)

@@ -2,10 +2,13 @@
 
 RUN/config.yaml                     the recipe, complete
 RUN/results.csv                     one line per epoch
+RUN/batch.jpg                       pictures of the first batch, as the network sees them
 RUN/state.safetensors               what resuming needs
 RUN/weights/last.safetensors        averaged weights after the last epoch
 RUN/weights/last_raw.safetensors    the weights themselves
 RUN/weights/best.safetensors        the best by the recipe's metric, when there is validation data
+RUN/evaluation.npz                  what those found in the validation data
+RUN/report.html                     all of this to look at, at the end of the run
 RUN/tensorboard/                    events, when asked for
 """
 
@@ -19,6 +22,7 @@ import torch
 import yaml
 
 from vovnet.data.record import Dataset
+from vovnet.detections import Detections
 from vovnet.device import keep_freed_memory, threads_used, usable_device
 from vovnet.distributed import broadcast_object, is_main
 from vovnet.errors import UnknownNameError, VovnetError
@@ -27,6 +31,8 @@ from vovnet.files import write_atomically
 from vovnet.models import create_detector
 from vovnet.models.detector import Detector
 from vovnet.models.rcnn import RCNN
+from vovnet.review.kept import save_kept
+from vovnet.review.page import REPORT, page_of_run
 from vovnet.train.checkpoint import check_data, check_resumable
 from vovnet.train.data import data_notes, open_training_data, validation_data
 from vovnet.train.defaults import on_machine, settle
@@ -89,11 +95,10 @@ def run_training(
         report: EpochReport, averaged: Detector, due: bool, stop: Callable[[], bool]
     ) -> bool:
         nonlocal last_row
-        metrics = evaluate_together(averaged, truth, stop=stop) if truth and due else {}
+        metrics, found = _evaluated(averaged, truth if due else None, stop)
         last_row = report.row({k: metrics.get(k) for k in figures} if truth else {})
-        if is_main():
-            earlier = [row for row in results.rows if row["epoch"] < last_row["epoch"]]
-            _keep_best(folder, history(earlier, recipe.metric), last_row.get(recipe.metric))
+        if is_main() and truth and _is_best(last_row, results.rows, recipe.metric):
+            _keep_best(folder, found, truth, last_row["epoch"])
         for sink in sinks:
             sink.write(last_row)
         if on_row:
@@ -116,6 +121,8 @@ def run_training(
             sink.close()
     if resume and last_row is done_before:
         tell(_finished(recipe, folder))
+    elif truth and is_main():
+        _report(folder, truth, tell)
     return last_row
 
 
@@ -241,9 +248,34 @@ def _detector(recipe: Recipe, dataset: Dataset) -> Detector:
     return detector
 
 
-def _keep_best(folder: Path, earlier: list[float], score: float | None) -> None:
-    """Keep the weights just written if they are better than all before them."""
-    if score is not None and score > max(earlier, default=-1.0):
-        weights = folder / "weights"
-        last = (weights / "last.safetensors").read_bytes()
-        write_atomically(weights / "best.safetensors", last)
+def _evaluated(
+    detector: Detector, truth: Dataset | None, stop: Callable[[], bool]
+) -> tuple[dict[str, Any], list[Detections]]:
+    """The figures on the validation data, and, in the main process, what was found in them."""
+    found: list[Detections] = []
+    if truth is None:
+        return {}, found
+    return evaluate_together(detector, truth, stop=stop, on_found=found.extend), found
+
+
+def _is_best(row: dict[str, Any], rows: list[dict[str, Any]], metric: str) -> bool:
+    """Whether an epoch's evaluation is better than those of all epochs before it."""
+    earlier = history([other for other in rows if other["epoch"] < row["epoch"]], metric)
+    score = row.get(metric)
+    return score is not None and score > max(earlier, default=-1.0)
+
+
+def _keep_best(folder: Path, found: list[Detections], truth: Dataset, epoch: int) -> None:
+    """Keep the weights just written, and what they found."""
+    last = (folder / "weights" / "last.safetensors").read_bytes()
+    write_atomically(folder / "weights" / "best.safetensors", last)
+    save_kept(folder, found, truth.records, truth.names, epoch)
+
+
+def _report(folder: Path, truth: Dataset, tell: NoteHook) -> None:
+    """Write the run's page. The run is done and saved: what hinders the page is only told."""
+    try:
+        page_of_run(folder, truth).write(folder / REPORT)
+        tell(f"curves, mistakes and pictures: {folder / REPORT}")
+    except VovnetError as error:
+        tell(f"no report: {error}")

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from vovnet.errors import MissingExtraError
 from vovnet.files import write_atomically
+from vovnet.review.results import read_results
 
 
 class Sink(Protocol):
@@ -26,8 +27,7 @@ class CsvSink:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if keep and path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            self.rows = read_results(path)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append an epoch's row, dropping rows of epochs that are being done again."""
@@ -41,13 +41,6 @@ class CsvSink:
 
     def close(self) -> None:
         """Nothing stays open between two rows."""
-
-
-def _value(text: str | None) -> int | float | None:
-    """What was written: a whole number, a number or nothing."""
-    if not text:
-        return None
-    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 class TensorBoardSink:

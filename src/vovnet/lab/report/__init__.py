@@ -1,6 +1,5 @@
 """Reports of `vovnet bench`: one self-contained HTML page, and its figures as PNG."""
 
-from vovnet.lab.report.page import render_page, write_report
-from vovnet.lab.report.png import write_figures
+from vovnet.lab.report.page import render_page, write_figures, write_report
 
 __all__ = ["render_page", "write_figures", "write_report"]

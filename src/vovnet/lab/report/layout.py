@@ -1,75 +1,17 @@
-"""Where everything in a figure goes, in pixels: a list of strokes, boxes, marks and texts.
-
-One layout serves the page (`svg`) and the pictures (`png`). y grows downward.
-"""
+"""Where everything in a figure goes, in pixels: a list of strokes, boxes, marks and texts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from vovnet.charts.scale import Scale, span, spread, ticks
+from vovnet.charts.shapes import Box, Drawing, Mark, Shape, Stroke, Text
 from vovnet.lab.count import LayerCount
 from vovnet.lab.report.figures import Figure, LayerBars, Point, Scatter
-from vovnet.lab.report.scale import Scale, span, spread, ticks
+from vovnet.lab.report.style import colour, mark
 
 _LINE = 15.0  # pixels from one label to the next
 _CHAR = 6.4  # pixels, about, of a character of a label
 _TOP, _BOTTOM = 12.0, 46.0
-
-
-@dataclass(frozen=True)
-class Stroke:
-    """An open line through points."""
-
-    points: tuple[tuple[float, float], ...]
-    kind: Literal["grid", "thread", "leader", "roof", "bound"]
-
-
-@dataclass(frozen=True)
-class Box:
-    """A filled rectangle; `note` is shown on hovering."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    kind: Literal["access", "work"]
-    note: str
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A measured point, and its spread along x if that is known."""
-
-    x: float
-    y: float
-    low: float | None
-    high: float | None
-    point: Point
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text on the base line y; a turned one reads upward."""
-
-    x: float
-    y: float
-    text: str
-    anchor: Literal["start", "middle", "end"]
-    kind: Literal["tick", "title", "name", "roof"] = "tick"
-    turned: bool = False
-
-
-Shape = Stroke | Box | Mark | Text
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A laid-out figure; later shapes lie on earlier ones."""
-
-    title: str
-    width: float
-    height: float
-    shapes: tuple[Shape, ...]
 
 
 def lay_out(figure: Figure) -> Drawing:
@@ -95,7 +37,8 @@ def _lay_out_scatter(figure: Scatter) -> Drawing:
     # What is not sure lies below what is.
     for p in sorted(figure.points, key=lambda p: p.valid):
         low, high = (None if v is None else x(v) for v in (p.low, p.high))
-        shapes.append(Mark(x(p.x), y(p.y), low, high, p))
+        look = colour(p.runtime), mark(p.precision)
+        shapes.append(Mark(x(p.x), y(p.y), low, high, *look, p.note, p.valid))
     shapes += _roofs(figure, x, y)
     return Drawing(figure.title, width, height + _TOP + _BOTTOM, tuple(shapes))
 

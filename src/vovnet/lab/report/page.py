@@ -1,21 +1,26 @@
 """The report as one HTML page that needs nothing else: no request, no library, no network."""
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
+from vovnet.charts.page import fill_page
+from vovnet.charts.png import write_drawings
+from vovnet.charts.svg import to_svg
 from vovnet.errors import VovnetError
 from vovnet.files import write_atomically
-from vovnet.lab.report.figures import Layers, Row, is_usable, layer_bars, scatters, value
+from vovnet.lab.report.figures import (
+    Figure,
+    Layers,
+    Row,
+    is_usable,
+    layer_bars,
+    scatters,
+    value,
+)
 from vovnet.lab.report.layout import lay_out
 from vovnet.lab.report.style import PRECISION_MARKS, colour, mark
-from vovnet.lab.report.svg import to_svg
 from vovnet.lab.report.table import bench_table, stage_table
 
 
@@ -24,6 +29,17 @@ def write_report(
 ) -> None:
     """Write the page of `render_page` to a file; raises `VovnetError` if that cannot be done."""
     write_atomically(path, render_page(rows, layers=layers, title=title).encode())
+
+
+def write_figures(folder: Path, rows: Sequence[Row], *, layers: Layers | None = None) -> list[Path]:
+    """Write every figure of the page as FOLDER/KEY.png; returns the files.
+
+    Raises `MissingExtraError` without matplotlib, `VovnetError` if nothing can be drawn or written.
+    """
+    figures: list[Figure] = [*scatters(rows), *layer_bars(layers or {})]
+    if not figures:
+        raise VovnetError("no row was measured: there is nothing to draw")
+    return write_drawings(folder, {figure.key: lay_out(figure) for figure in figures})
 
 
 def render_page(
@@ -37,17 +53,10 @@ def render_page(
     """
     if not rows:
         raise VovnetError("no rows to report; run vovnet bench first")
-    folder = files("vovnet.lab.report")
-    parts = {name: (folder / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    source = (folder / "page.html").read_text(encoding="utf-8")
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(source)
     energy = next((row["joules_per_image"]["reason"] for row in rows if is_usable(row)), None)
-    return template.render(
-        **parts,
+    return fill_page(
+        "vovnet.lab.report",
         title=title,
-        hashes={name: _hash(text) for name, text in parts.items()},
         machines=_machines(rows),
         facts=_facts(rows),
         methods=_methods(rows),
@@ -57,11 +66,6 @@ def render_page(
         no_energy=energy if all(value(r, "joules_per_image") is None for r in rows) else None,
         legend=_legend(rows),
     )
-
-
-def _hash(text: str) -> str:
-    """What a content security policy calls an inline script or style by."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _machines(rows: Iterable[Row]) -> list[list[tuple[str, str]]]:

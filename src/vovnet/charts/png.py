@@ -1,13 +1,11 @@
-"""The report's figures as PNG files: the page's layout, painted by matplotlib."""
+"""Drawings as PNG files: the page's layout, painted by matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vovnet.charts.shapes import Box, Drawing, Mark, Shape, Stroke
 from vovnet.errors import MissingExtraError, VovnetError
-from vovnet.lab.report.figures import Figure, Layers, Row, layer_bars, scatters
-from vovnet.lab.report.layout import Box, Drawing, Mark, Shape, Stroke, lay_out
-from vovnet.lab.report.style import colour, mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,23 +21,22 @@ _STROKES: dict[str, dict[str, Any]] = {
     "leader": {"color": _SOFT, "linewidth": 0.8, "alpha": 0.35},
     "roof": {"color": _INK, "linewidth": 1.2},
     "bound": {"color": "#d55e00", "linewidth": 1.2},
+    "curve": {"linewidth": 1.3},
+    "faint": {"color": _SOFT, "linewidth": 0.7, "alpha": 0.4},
 }
-_FILLS = {"access": "#9cc3e0", "work": "#8f9aa6"}
+_FILLS = {"access": "#9cc3e0", "work": "#8f9aa6", "cell": "#0072b2"}
 _HALO = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
 _ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 
 
-def write_figures(folder: Path, rows: Sequence[Row], *, layers: Layers | None = None) -> list[Path]:
-    """Write every figure of the page as FOLDER/KEY.png; returns the files.
+def write_drawings(folder: Path, drawings: Mapping[str, Drawing]) -> list[Path]:
+    """Write every drawing as FOLDER/KEY.png; returns the files.
 
-    Raises `MissingExtraError` without matplotlib, `VovnetError` if nothing can be drawn or written.
+    Raises `MissingExtraError` without matplotlib, `VovnetError` if nothing can be written.
     """
-    figures: list[Figure] = [*scatters(rows), *layer_bars(layers or {})]
-    if not figures:
-        raise VovnetError("no row was measured: there is nothing to draw")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_write(folder / f"{figure.key}.png", lay_out(figure)) for figure in figures]
+        return [_write(folder / f"{key}.png", drawing) for key, drawing in drawings.items()]
     except OSError as error:
         raise VovnetError(f"{folder}: cannot write: {error.strerror}") from None
 
@@ -63,11 +60,13 @@ def _write(path: Path, drawing: Drawing) -> Path:
 
 def _paint(axes: "Axes", shape: Shape, layer: int) -> None:
     if isinstance(shape, Stroke):
-        axes.plot(*zip(*shape.points, strict=True), zorder=layer, **_STROKES[shape.kind])
+        own: dict[str, Any] = {"color": shape.colour} if shape.colour else {}
+        look = _STROKES[shape.kind] | own
+        axes.plot(*zip(*shape.points, strict=True), zorder=layer, **look)
     elif isinstance(shape, Box):
         fill = _FILLS[shape.kind]
         corner = (shape.x, shape.height, shape.width, shape.y)
-        axes.bar(*corner, align="edge", color=fill, zorder=layer)
+        axes.bar(*corner, align="edge", color=fill, zorder=layer, alpha=shape.strength)
     elif isinstance(shape, Mark):
         _paint_mark(axes, shape, layer)
     else:
@@ -87,16 +86,16 @@ def _paint(axes: "Axes", shape: Shape, layer: int) -> None:
 
 
 def _paint_mark(axes: "Axes", shape: Mark, layer: int) -> None:
-    shade = colour(shape.point.runtime)
+    shade = shape.colour
     if shape.low is not None and shape.high is not None:
         line = ((shape.low, shape.high), (shape.y, shape.y))
         axes.plot(*line, color=shade, alpha=0.55, linewidth=2 * _POINT, zorder=layer)
     axes.plot(
         shape.x,
         shape.y,
-        mark(shape.point.precision)[0],
+        shape.sign[0],
         markersize=10 * _POINT,
-        markerfacecolor=shade if shape.point.valid else "none",
+        markerfacecolor=shade if shape.solid else "none",
         markeredgecolor=shade,
         zorder=layer,
     )
