@@ -1,5 +1,6 @@
 """The verb bench."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from cyclopts import Parameter
 
 from vovnet.cli._options import Json, Many, Overwrite, exit_code, split_commas
 from vovnet.cli._print import note, print_json, print_table
+from vovnet.errors import EXIT_REFUSED, VovnetError
 
 
 @Parameter(name="*")
@@ -86,6 +88,57 @@ class Truth:
         ]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Against:
+    """What the figures are compared with."""
+
+    against: Path | None = None
+    """Compare with an earlier --csv: exit code 4 if a row is slower, or fails."""
+    max_slower: str = "5%"
+    """How much slower a row may be."""
+
+    def check(self) -> tuple[list[Any] | None, float]:
+        """The earlier lines, if there are some, and the share; raises `VovnetError` for others."""
+        from vovnet.lab.against import read_earlier
+
+        try:
+            number = self.max_slower.removesuffix("%")
+            share = float(number) / (100 if number != self.max_slower else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share < math.inf:
+            raise VovnetError(f"--max-slower {self.max_slower}: write a share such as 5% or 0.05")
+        return None if self.against is None else read_earlier(self.against), share
+
+
+def _compared(rows: list[Any], earlier: list[Any], most: float, as_json: bool) -> bool:
+    """Whether a row is slower than before; tells what became of each."""
+    from vovnet.lab.against import compare
+
+    changes, said = compare(rows, earlier, most)
+    for line in said:
+        note(line)
+    table = [
+        {
+            "model": change.model,
+            "runtime": change.runtime,
+            "precision": change.precision,
+            "ms before": change.before,
+            "ms now": change.now,
+            "×": change.ratio,
+            "": change.verdict,
+        }
+        for change in changes
+    ]
+    if as_json:  # stdout has the rows
+        for row in table:
+            note(" ".join(str(value) for value in row.values()))
+    else:
+        print_table(table)
+    return any(change.slower for change in changes)
+
+
 def bench(
     names: Annotated[list[str], Many],
     *,
@@ -101,6 +154,7 @@ def bench(
     memory: bool = True,
     truth: Truth = Truth(),  # frozen
     files: Files | None = None,
+    against: Against = Against(),  # frozen
     as_json: Json = False,
 ) -> int:
     """Measure models against each other on this machine: time, memory, energy, and the roofs.
@@ -140,6 +194,7 @@ def bench(
 
     files = files or Files()
     files.check(names)
+    earlier, most = against.check()
     rows = measure(
         names,
         imgsz=imgsz,
@@ -161,6 +216,8 @@ def bench(
     for path in filter(None, () if as_json else (files.csv, files.html, files.png)):
         if path.exists():
             print(path)
+    if earlier is not None and _compared(rows, earlier, most, as_json):
+        return EXIT_REFUSED
     return exit_code(sum(row.error is not None for row in rows), len(rows))
 
 

@@ -69,12 +69,13 @@ def csv_row(row: BenchRow) -> dict[str, Any]:
 def _machine(environment: dict[str, Any]) -> dict[str, Any]:
     """What a figure must not travel without: the processor, its instructions and the versions."""
     if not environment:
-        return dict.fromkeys(("cpu", "instructions", "torch"))
+        return dict.fromkeys(("cpu", "instructions", "torch", "versions"))
     cpu = environment["cpu"]
     return {
         "cpu": f"{cpu['model']} ({cpu['cores']} cores)",
         "instructions": " ".join(flag for flag in cpu["flags"] if flag in _TELLING),
         "torch": environment["versions"]["torch"],
+        "versions": " ".join(f"{k} {v}" for k, v in environment["versions"].items() if v),
     }
 
 
