@@ -78,6 +78,7 @@ def displayed(frame: Any, name: str) -> Image.Image:
     """A decoded frame as an RGB picture, turned the way it is displayed."""
     if frame.width * frame.height > MAX_PIXELS:
         raise ImageError(f"{name}: {frame.width}x{frame.height} is over {MAX_PIXELS / 1e6:g} MP")
-    image = frame.to_image()
+    # to_image() takes new memory from the system for each frame, which costs more than the colours.
+    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
     turn = round(frame.rotation) % 360
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
