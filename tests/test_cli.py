@@ -59,7 +59,7 @@ def test_version_and_help(run):
     overview = run("--help")
     assert (overview.code, overview.err) == (0, "")
     verbs = ("models", "count", "bench", "doctor", "train", "val", "predict", "pick", "env")
-    for verb in (*verbs, "describe", "convert", "fetch"):
+    for verb in (*verbs, "report", "describe", "convert", "fetch"):
         assert f" {verb} " in overview.out
         assert run(verb, "--help").code == 0
     assert "Exit codes" in overview.out
@@ -117,6 +117,8 @@ def test_env(run):
         (["predict", "a.png", "--iou", "-1"], "--iou -1.0: must lie in 0..1"),
         (["predict", "a.png", "--weights", "no/such.safetensors"], "no such weights file"),
         (["val", "--data", "x", "--batch", "0"], "--batch 0"),
+        (["val", "--data", "x", "--conf", "2"], "--conf 2.0"),
+        (["val", "--data", "x", "--iou", "-1"], "--iou -1.0"),
     ],
 )
 def test_usage_errors(refused, arguments, words):

@@ -38,7 +38,7 @@ class Pages:
         if self.html is not None:
             refuse_replacing("--html", [self.html], overwrite=True)
             if find_spec("jinja2") is None:
-                raise MissingExtraError("jinja2", "train", "--html")
+                raise MissingExtraError("jinja2", "train", "the page")
         if self.png is not None:
             refuse_replacing("--png", sorted(self.png.glob("*.png")), overwrite=self.overwrite)
             if find_spec("matplotlib") is None:

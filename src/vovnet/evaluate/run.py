@@ -73,17 +73,22 @@ def evaluate(
     dataset: Dataset,
     *,
     batch: int = 8,
+    conf: float = EVAL_CONF,
+    iou: float = EVAL_IOU,
     on_images: Callable[[int], None] | None = None,
+    on_found: FoundHook | None = None,
 ) -> dict[str, Any]:
     """COCO AP, VOC07 11-point AP and VOC area AP at IoU 0.5, overall and per class, 0..1.
 
     A detector that draws masks has "mask_map_50", "mask_map_50_95" and "mask_map_75" too. A figure
-    that has no truth to stand on is None. Raises `DataError` if the dataset's classes are not the
-    detector's.
+    that has no truth to stand on is None. `on_found` gets all that was found, but for masks. Raises
+    `DataError` if the dataset's classes are not the detector's.
     """
     check_names(detector, dataset)
     every = range(len(dataset))
-    seen = see(detector, dataset, every, batch=batch, on_images=on_images)
+    seen = see(detector, dataset, every, batch=batch, conf=conf, iou=iou, on_images=on_images)
+    if on_found is not None:
+        on_found([one.found for one in seen])
     return metrics_of(seen, dataset, detector.masks)
 
 
