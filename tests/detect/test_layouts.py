@@ -108,6 +108,14 @@ def detr(boxes, scores, found):
     return {"pred_logits": logits[None], "pred_boxes": middles(fractions(found.boxes))[None]}
 
 
+def detr_softmax(boxes, scores, found):
+    """The rest of each query's odds is background, more than the class where that is unsure."""
+    odds = np.full((len(found.scores), 4), 1e-9, np.float32)
+    odds[np.arange(len(odds)), found.labels] = found.scores
+    odds[:, 3] = 1 - odds[:, :3].sum(1)
+    return {"logits": np.log(odds)[None] + 3, "pred_boxes": middles(fractions(found.boxes))[None]}
+
+
 def detr_postprocessed(boxes, scores, found):
     return {
         "labels": found.labels[None],
@@ -144,6 +152,7 @@ SPEAKERS = {
     "yolov8": yolov8,
     "end_to_end": end_to_end,
     "detr": detr,
+    "detr_softmax": detr_softmax,
     "detr_postprocessed": detr_postprocessed,
     "nanodet": nanodet,
     "ssd": ssd,
@@ -216,6 +225,35 @@ def test_nanodet_plus_measures_from_corners(tmp_path, write_foreign):
     same(load_detector(path).detect(PICTURE), Found(rows[[17]], scores[[17], 2], np.array([2])))
 
 
+def test_a_height_that_no_stride_divides_is_rounded_up(tmp_path, write_foreign):
+    """40×96 pixels have 2 rows of stride 32, and 1 of stride 64."""
+    boxes = np.array([[64, 32, 96, 40]], np.float32)
+    for layout, strides in (("yolox", (8, 16, 32)), ("nanodet", (8, 16, 32, 64))):
+        grid = np.array(
+            [(x, y, s) for s in strides for y in range(-(-40 // s)) for x in range(-(-96 // s))],
+            np.float32,
+        )
+        place = [*map(tuple, grid)].index((2, 1, 32))  # in the second row, of 8 pixels
+        rows = np.repeat(boxes, len(grid), 0)
+        scores = np.zeros((len(grid), 3), np.float32)
+        scores[place, 1] = 0.75
+        if layout == "yolox":
+            wide = middles(rows)
+            centres = wide[:, :2] / grid[:, 2:] - grid[:, :2]
+            sides = np.log(wide[:, 2:] / grid[:, 2:])
+            output = with_objectness(np.concatenate([centres, sides], 1), scores)
+        else:
+            rows = np.concatenate([grid[:, :2] * grid[:, 2:]] * 2, 1)
+            rows[place] = boxes[0]
+            output = nanodet_rows(rows, scores, grid, 0)
+        told = description(layout) | {"input": {"height": 40, "width": 96, "fit": "warp"}}
+        path = write_foreign(
+            tmp_path / f"{layout}.onnx", {"output": output}, told, shape=(1, 3, 40, 96)
+        )
+        [found] = load_detector(path).find(np.zeros((1, 40, 96, 3), np.uint8), Options())
+        same(found, Found(boxes, np.array([0.75]), np.array([1])))
+
+
 def test_a_background_elsewhere(tmp_path, write_foreign, truth, expected):
     boxes, scores = truth
     last = np.concatenate([scores, 1 - scores.sum(1, keepdims=True)], 1)[None]
@@ -252,7 +290,7 @@ def test_a_label_of_the_background_is_no_detection(tmp_path, write_foreign, trut
 
 
 def test_outputs_in_another_order(tmp_path, write_foreign, truth, expected):
-    for layout in ("tensorflow", "detr_postprocessed", "detr", "ssd"):
+    for layout in ("tensorflow", "detr_postprocessed", "detr", "detr_softmax", "ssd"):
         outputs = SPEAKERS[layout](*truth, expected)
         turned = dict(reversed(outputs.items()))
         how, told = description(layout), layout == "detr_postprocessed"

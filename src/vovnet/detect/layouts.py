@@ -37,12 +37,14 @@ class Decoded(NamedTuple):
 @dataclass(frozen=True)
 class Layout:
     """`says` tells the outputs in words; `find` names them, or gives None for other ones; `decode`
-    reads them. `background` is where the background stands among the classes as a rule."""
+    reads them. `background` is where the background stands among the classes as a rule. With
+    `one_each` every box is one object of its best class, and suppresses no other."""
 
     says: str
     find: Callable[[Outputs, Size], Parts | None]
     decode: Callable[[dict[str, np.ndarray], Size], Decoded]
     background: Background = "none"
+    one_each: bool = False
 
 
 def decode_outputs(layout: Layout, parts: Parts, size: Size, background: Background) -> Decoded:
@@ -52,7 +54,10 @@ def decode_outputs(layout: Layout, parts: Parts, size: Size, background: Backgro
         boxes, scores, labels = layout.decode(floats, size)
     if labels is None:
         columns = {"none": slice(None), "first": slice(1, None), "last": slice(0, -1)}
-        return Decoded(boxes, scores[..., columns[background]])
+        scores = scores[..., columns[background]]
+        if layout.one_each:
+            return Decoded(boxes, scores.max(-1), scores.argmax(-1))
+        return Decoded(boxes, scores)
     labels = labels.astype(np.int64) - (background == "first")
     return Decoded(boxes, np.where(labels >= 0, scores, 0), labels)
 
@@ -202,6 +207,13 @@ def _detr(parts: dict[str, np.ndarray], size: Size) -> Decoded:
     return Decoded(own, np.take_along_axis(scores, best, 1), labels)
 
 
+def _detr_softmax(parts: dict[str, np.ndarray], size: Size) -> Decoded:
+    logits = parts["scores"]
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    boxes = _in_pixels(_corners(parts["boxes"]), size)
+    return Decoded(boxes, odds / odds.sum(-1, keepdims=True))
+
+
 def _find_finished(outputs: Outputs, rank: int) -> Parts | None:
     """Boxes with 4 numbers, labels (whole numbers, or named so, or the first) and scores."""
     items = list(outputs.items())
@@ -280,6 +292,14 @@ LAYOUTS = {
         _find_pair,
         _detr,
     ),
+    "detr_softmax": Layout(
+        "logits N×Q×C, the background last unless told, and boxes N×Q×4: centre and size in 0..1; "
+        "a softmax over the classes",
+        _find_pair,
+        _detr_softmax,
+        "last",
+        one_each=True,
+    ),
     "detr_postprocessed": Layout(
         "labels N×K, boxes N×K×4 (xyxy in pixels of the size that it is told), scores N×K",
         _find_detr_postprocessed,
@@ -317,7 +337,7 @@ def nearest(outputs: Outputs) -> list[str]:
     ranks = tuple(sorted(x.ndim for x in outputs.values()))
     shapes: dict[tuple[int, ...], list[str]] = {
         (3,): ["yolox", "yolov5", "yolov8", "end_to_end", "nanodet"],
-        (3, 3): ["detr", "ssd"],
+        (3, 3): ["detr", "detr_softmax", "ssd"],
         (2, 2, 3): ["detr_postprocessed"],
         (1, 1, 2): ["torchvision"],
         (1, 2, 2, 3): ["tensorflow"],
