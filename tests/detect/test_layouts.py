@@ -77,6 +77,15 @@ def yolov8(boxes, scores, found):
     return {"output0": np.concatenate([middles(boxes), scores], 1).T[None]}
 
 
+def yolov8_seg(boxes, scores, found):
+    """Each box's mask is the picture's left half, or with the other sign the right one."""
+    left = np.where(np.arange(WIDTH // 4) < WIDTH // 8, 6, -6) * np.ones((HEIGHT // 4, 1))
+    prototypes = np.stack([left, left * 0])[None].astype(np.float32)
+    signs = np.stack([np.where(np.arange(len(boxes)) % 2, 1, -1), np.full(len(boxes), 9)], 1)
+    columns = np.concatenate([middles(boxes), scores, signs], 1).T[None]
+    return {"output0": columns.astype(np.float32), "output1": prototypes}
+
+
 def end_to_end(boxes, scores, found):
     rows = np.concatenate([found.boxes, found.scores[:, None], found.labels[:, None]], 1)
     padded = np.zeros((1, 300, 6), np.float32)
@@ -150,6 +159,7 @@ SPEAKERS = {
     "yolox_decoded": yolov5,
     "yolov5": yolov5,
     "yolov8": yolov8,
+    "yolov8_seg": yolov8_seg,
     "end_to_end": end_to_end,
     "detr": detr,
     "detr_softmax": detr_softmax,
@@ -160,7 +170,15 @@ SPEAKERS = {
     "tensorflow": tensorflow,
 }
 
-DENSE = ("yolox", "yolox_decoded", "yolov5", "yolov8", "nanodet", "ssd")  # overlaps are left
+DENSE = (
+    "yolox",
+    "yolox_decoded",
+    "yolov5",
+    "yolov8",
+    "yolov8_seg",
+    "nanodet",
+    "ssd",
+)  # overlaps are left
 
 
 def description(layout: str, **more: object) -> dict:
@@ -223,6 +241,36 @@ def test_nanodet_plus_measures_from_corners(tmp_path, write_foreign):
     output = nanodet_rows(rows, scores, grid, 0)
     path = write_foreign(tmp_path / "plus.onnx", {"output": output}, description("nanodet"))
     same(load_detector(path).detect(PICTURE), Found(rows[[17]], scores[[17], 2], np.array([2])))
+
+
+def test_masks_of_prototypes(tmp_path, write_foreign, truth):
+    """Half of the picture, cut to each box, whichever half it is."""
+    boxes, scores = truth
+    outputs = yolov8_seg(boxes, scores, None)
+    path = write_foreign(tmp_path / "seg.onnx", outputs, description("yolov8_seg"))
+    detector = load_detector(path, threads=1)
+    assert detector.masks
+    found = detector.detect(PICTURE)
+    assert found.masks.shape == (len(found), HEIGHT, WIDTH)
+    halves = 0
+    for box, score, mask in zip(found.boxes, found.scores, found.masks, strict=True):
+        [number] = (np.abs(scores.max(1) - score) < 1e-6).nonzero()[0]
+        inside = np.zeros((HEIGHT, WIDTH), bool)
+        x1, y1, x2, y2 = np.round(box).astype(int)
+        inside[y1:y2, x1:x2] = True
+        half = np.zeros_like(inside)
+        half[:, : WIDTH // 2] = True
+        wanted = inside & (half if number % 2 else ~half)
+        away = np.abs(np.arange(WIDTH) + 0.5 - WIDTH / 2) > 4  # a cell of the prototypes
+        edge = np.zeros_like(inside)
+        edge[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1] = True
+        sure = (edge | ~inside) & away
+        sure[:, [max(x1 - 1, 0), min(x2, WIDTH - 1)]] = False
+        sure[[max(y1 - 1, 0), min(y2, HEIGHT - 1)]] = False
+        assert (mask[sure] == wanted[sure]).all()
+        halves += bool(wanted.any() and (inside & ~wanted).any())
+    assert halves >= 3  # boxes across the middle
+    assert detector.detect(PICTURE, conf=0.999).masks.shape == (0, HEIGHT, WIDTH)
 
 
 def test_a_height_that_no_stride_divides_is_rounded_up(tmp_path, write_foreign):
