@@ -137,6 +137,11 @@ class ForeignDetector(AnyDetector):
         except Exception as error:
             height, width = self.input_spec.size
             reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+            if "allocate" in reason or "bad_alloc" in reason:
+                raise WeightsError(
+                    f"{self.path}: asks for more memory than there is, for one picture of "
+                    f"{height}×{width}; export it anew"
+                ) from error
             raise WeightsError(
                 f"{self.path}: cannot run on {height}×{width} ({reason}); mend the size in "
                 f"{self.description.source}"
