@@ -77,6 +77,15 @@ def yolov8(boxes, scores, found):
     return {"output0": np.concatenate([middles(boxes), scores], 1).T[None]}
 
 
+def yolov8_seg(boxes, scores, found):
+    """Each box's mask is the picture's left half, or with the other sign the right one."""
+    left = np.where(np.arange(WIDTH // 4) < WIDTH // 8, 6, -6) * np.ones((HEIGHT // 4, 1))
+    prototypes = np.stack([left, left * 0])[None].astype(np.float32)
+    signs = np.stack([np.where(np.arange(len(boxes)) % 2, 1, -1), np.full(len(boxes), 9)], 1)
+    columns = np.concatenate([middles(boxes), scores, signs], 1).T[None]
+    return {"output0": columns.astype(np.float32), "output1": prototypes}
+
+
 def end_to_end(boxes, scores, found):
     rows = np.concatenate([found.boxes, found.scores[:, None], found.labels[:, None]], 1)
     padded = np.zeros((1, 300, 6), np.float32)
@@ -106,6 +115,14 @@ def detr(boxes, scores, found):
     logits = np.full((len(found.scores), 3), -20, np.float32)
     logits[np.arange(len(logits)), found.labels] = np.log(found.scores / (1 - found.scores))
     return {"pred_logits": logits[None], "pred_boxes": middles(fractions(found.boxes))[None]}
+
+
+def detr_softmax(boxes, scores, found):
+    """The rest of each query's odds is background, more than the class where that is unsure."""
+    odds = np.full((len(found.scores), 4), 1e-9, np.float32)
+    odds[np.arange(len(odds)), found.labels] = found.scores
+    odds[:, 3] = 1 - odds[:, :3].sum(1)
+    return {"logits": np.log(odds)[None] + 3, "pred_boxes": middles(fractions(found.boxes))[None]}
 
 
 def detr_postprocessed(boxes, scores, found):
@@ -142,8 +159,10 @@ SPEAKERS = {
     "yolox_decoded": yolov5,
     "yolov5": yolov5,
     "yolov8": yolov8,
+    "yolov8_seg": yolov8_seg,
     "end_to_end": end_to_end,
     "detr": detr,
+    "detr_softmax": detr_softmax,
     "detr_postprocessed": detr_postprocessed,
     "nanodet": nanodet,
     "ssd": ssd,
@@ -151,7 +170,15 @@ SPEAKERS = {
     "tensorflow": tensorflow,
 }
 
-DENSE = ("yolox", "yolox_decoded", "yolov5", "yolov8", "nanodet", "ssd")  # overlaps are left
+DENSE = (
+    "yolox",
+    "yolox_decoded",
+    "yolov5",
+    "yolov8",
+    "yolov8_seg",
+    "nanodet",
+    "ssd",
+)  # overlaps are left
 
 
 def description(layout: str, **more: object) -> dict:
@@ -216,6 +243,65 @@ def test_nanodet_plus_measures_from_corners(tmp_path, write_foreign):
     same(load_detector(path).detect(PICTURE), Found(rows[[17]], scores[[17], 2], np.array([2])))
 
 
+def test_masks_of_prototypes(tmp_path, write_foreign, truth):
+    """Half of the picture, cut to each box, whichever half it is."""
+    boxes, scores = truth
+    outputs = yolov8_seg(boxes, scores, None)
+    path = write_foreign(tmp_path / "seg.onnx", outputs, description("yolov8_seg"))
+    detector = load_detector(path, threads=1)
+    assert detector.masks
+    found = detector.detect(PICTURE)
+    assert found.masks.shape == (len(found), HEIGHT, WIDTH)
+    halves = 0
+    for box, score, mask in zip(found.boxes, found.scores, found.masks, strict=True):
+        [number] = (np.abs(scores.max(1) - score) < 1e-6).nonzero()[0]
+        inside = np.zeros((HEIGHT, WIDTH), bool)
+        x1, y1, x2, y2 = np.round(box).astype(int)
+        inside[y1:y2, x1:x2] = True
+        half = np.zeros_like(inside)
+        half[:, : WIDTH // 2] = True
+        wanted = inside & (half if number % 2 else ~half)
+        away = np.abs(np.arange(WIDTH) + 0.5 - WIDTH / 2) > 4  # a cell of the prototypes
+        edge = np.zeros_like(inside)
+        edge[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1] = True
+        sure = (edge | ~inside) & away
+        sure[:, [max(x1 - 1, 0), min(x2, WIDTH - 1)]] = False
+        sure[[max(y1 - 1, 0), min(y2, HEIGHT - 1)]] = False
+        assert (mask[sure] == wanted[sure]).all()
+        halves += bool(wanted.any() and (inside & ~wanted).any())
+    assert halves >= 3  # boxes across the middle
+    assert detector.detect(PICTURE, conf=0.999).masks.shape == (0, HEIGHT, WIDTH)
+
+
+def test_a_height_that_no_stride_divides_is_rounded_up(tmp_path, write_foreign):
+    """40×96 pixels have 2 rows of stride 32, and 1 of stride 64."""
+    boxes = np.array([[64, 32, 96, 40]], np.float32)
+    for layout, strides in (("yolox", (8, 16, 32)), ("nanodet", (8, 16, 32, 64))):
+        grid = np.array(
+            [(x, y, s) for s in strides for y in range(-(-40 // s)) for x in range(-(-96 // s))],
+            np.float32,
+        )
+        place = [*map(tuple, grid)].index((2, 1, 32))  # in the second row, of 8 pixels
+        rows = np.repeat(boxes, len(grid), 0)
+        scores = np.zeros((len(grid), 3), np.float32)
+        scores[place, 1] = 0.75
+        if layout == "yolox":
+            wide = middles(rows)
+            centres = wide[:, :2] / grid[:, 2:] - grid[:, :2]
+            sides = np.log(wide[:, 2:] / grid[:, 2:])
+            output = with_objectness(np.concatenate([centres, sides], 1), scores)
+        else:
+            rows = np.concatenate([grid[:, :2] * grid[:, 2:]] * 2, 1)
+            rows[place] = boxes[0]
+            output = nanodet_rows(rows, scores, grid, 0)
+        told = description(layout) | {"input": {"height": 40, "width": 96, "fit": "warp"}}
+        path = write_foreign(
+            tmp_path / f"{layout}.onnx", {"output": output}, told, shape=(1, 3, 40, 96)
+        )
+        [found] = load_detector(path).find(np.zeros((1, 40, 96, 3), np.uint8), Options())
+        same(found, Found(boxes, np.array([0.75]), np.array([1])))
+
+
 def test_a_background_elsewhere(tmp_path, write_foreign, truth, expected):
     boxes, scores = truth
     last = np.concatenate([scores, 1 - scores.sum(1, keepdims=True)], 1)[None]
@@ -252,7 +338,7 @@ def test_a_label_of_the_background_is_no_detection(tmp_path, write_foreign, trut
 
 
 def test_outputs_in_another_order(tmp_path, write_foreign, truth, expected):
-    for layout in ("tensorflow", "detr_postprocessed", "detr", "ssd"):
+    for layout in ("tensorflow", "detr_postprocessed", "detr", "detr_softmax", "ssd"):
         outputs = SPEAKERS[layout](*truth, expected)
         turned = dict(reversed(outputs.items()))
         how, told = description(layout), layout == "detr_postprocessed"

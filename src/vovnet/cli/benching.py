@@ -165,7 +165,9 @@ def bench(
     ----------
     names
         Models as `vovnet models` lists them, weights (a shipped name or a .safetensors file),
-        timm:NAME, torchvision:NAME, an .onnx file or the .xml of an OpenVINO IR.
+        timm:NAME, torchvision:NAME (with @FILE: its checkpoint), an .onnx file, the .xml of an
+        OpenVINO IR, or FILE.py:FUNCTION, which is run and makes a network; example() in the same
+        file may give the images that it takes.
     imgsz
         Input side in pixels (default: the model's own).
     num_classes

@@ -18,6 +18,7 @@ from vovnet.detect.layouts import (
     nearest,
     shapes_of,
 )
+from vovnet.detect.masks import masks_of_prototypes
 from vovnet.detect.options import MAX_DET, Options
 from vovnet.detect.run import AnyDetector
 from vovnet.detect.sessions import Session
@@ -54,7 +55,7 @@ class ForeignDetector(AnyDetector):
     ) -> None:
         self.path, self.description, self.session = path, description, session
         self.name, self.names = path.stem, description.names
-        self.input_spec, self.masks = description.input, False
+        self.input_spec, self.masks = description.input, LAYOUTS[description.layout].masks
         self.runtime, self.precision = runtime, precision
         self.version = session.version
         self.metadata: dict[str, Any] = {
@@ -82,7 +83,8 @@ class ForeignDetector(AnyDetector):
     def chosen(self, outputs: Outputs, how: Options) -> list[Found]:
         """What outputs for a batch say is found in each of its inputs."""
         decoded = self.decode(outputs)
-        return [_chosen(decoded, i, how) for i in range(len(decoded.boxes))]
+        size = self.input_spec.size
+        return [_chosen(decoded, i, how, size) for i in range(len(decoded.boxes))]
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """The file's outputs by name, for a batch of inputs that it takes at once."""
@@ -135,6 +137,11 @@ class ForeignDetector(AnyDetector):
         except Exception as error:
             height, width = self.input_spec.size
             reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+            if "allocate" in reason or "bad_alloc" in reason:
+                raise WeightsError(
+                    f"{self.path}: asks for more memory than there is, for one picture of "
+                    f"{height}×{width}; export it anew"
+                ) from error
             raise WeightsError(
                 f"{self.path}: cannot run on {height}×{width} ({reason}); mend the size in "
                 f"{self.description.source}"
@@ -218,9 +225,14 @@ def _misfit(outputs: Outputs, description: Description) -> str:
     )
 
 
-def _chosen(decoded: Decoded, index: int, how: Options) -> Found:
+def _chosen(decoded: Decoded, index: int, how: Options, size: tuple[int, int]) -> Found:
     """One picture's detections, best first."""
     boxes, scores = decoded.boxes[index], decoded.scores[index]
+    if decoded.coefficients is not None and decoded.prototypes is not None:
+        found = best_found(boxes, scores, how, decoded.coefficients[index])
+        assert found.masks is not None  # the coefficients, until here
+        masks = masks_of_prototypes(found.masks, decoded.prototypes[index], found.boxes, size)
+        return found._replace(masks=masks)
     if decoded.labels is None:
         return best_found(boxes, scores, how)
     keep = ((scores > how.conf) & np.isfinite(boxes).all(1)).nonzero()[0]

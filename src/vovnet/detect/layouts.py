@@ -27,32 +27,46 @@ class Parts(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Boxes and scores, and labels of finished detections."""
+    """Boxes and scores, and labels of finished detections.
+
+    The mask of a box is the sum of the `prototypes` N×M×h×w, which cover the input, each times one
+    of the box's `coefficients` N×A×M; above 0 it is the object.
+    """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray | None = None
+    coefficients: np.ndarray | None = None
+    prototypes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
     """`says` tells the outputs in words; `find` names them, or gives None for other ones; `decode`
-    reads them. `background` is where the background stands among the classes as a rule."""
+    reads them. `background` is where the background stands among the classes as a rule. With
+    `one_each` every box is one object of its best class, and suppresses no other. `masks` tells
+    whether it draws them."""
 
     says: str
     find: Callable[[Outputs, Size], Parts | None]
     decode: Callable[[dict[str, np.ndarray], Size], Decoded]
     background: Background = "none"
+    one_each: bool = False
+    masks: bool = False
 
 
 def decode_outputs(layout: Layout, parts: Parts, size: Size, background: Background) -> Decoded:
     """What the layout reads in the parts, without the background."""
     floats = {k: x if k == "labels" else x.astype(np.float32) for k, x in parts.arrays.items()}
     with np.errstate(over="ignore", invalid="ignore"):  # a network may give anything
-        boxes, scores, labels = layout.decode(floats, size)
+        decoded = layout.decode(floats, size)
+    boxes, scores, labels = decoded[:3]
     if labels is None:
         columns = {"none": slice(None), "first": slice(1, None), "last": slice(0, -1)}
-        return Decoded(boxes, scores[..., columns[background]])
+        scores = scores[..., columns[background]]
+        if layout.one_each:
+            return Decoded(boxes, scores.max(-1), scores.argmax(-1))
+        return decoded._replace(scores=scores)
     labels = labels.astype(np.int64) - (background == "first")
     return Decoded(boxes, np.where(labels >= 0, scores, 0), labels)
 
@@ -138,6 +152,23 @@ def _yolov8(parts: dict[str, np.ndarray], size: Size) -> Decoded:
     return Decoded(_corners(rows[..., :4]), rows[..., 4:])
 
 
+def _find_yolov8_seg(outputs: Outputs, size: Size) -> Parts | None:
+    """Columns, then prototypes, which have one more dimension."""
+    arrays = sorted(outputs.values(), key=lambda array: array.ndim)
+    if [array.ndim for array in arrays] != [3, 4]:
+        return None
+    columns, prototypes = arrays
+    classes = columns.shape[1] - 4 - prototypes.shape[1]
+    return Parts({"columns": columns, "prototypes": prototypes}, classes) if classes > 0 else None
+
+
+def _yolov8_seg(parts: dict[str, np.ndarray], size: Size) -> Decoded:
+    columns, prototypes = parts["columns"], parts["prototypes"]
+    last = columns.shape[1] - prototypes.shape[1]
+    boxes, scores, *_ = _yolov8({"columns": columns[:, :last]}, size)
+    return Decoded(boxes, scores, None, columns[:, last:].swapaxes(1, 2), prototypes)
+
+
 def _find_end_to_end(outputs: Outputs, size: Size) -> Parts | None:
     rows = _rows(outputs)
     return Parts({"rows": rows}, 0) if rows is not None and rows.shape[2] == 6 else None
@@ -200,6 +231,13 @@ def _detr(parts: dict[str, np.ndarray], size: Size) -> Decoded:
     queries, labels = np.divmod(best, logits.shape[2])
     own = np.take_along_axis(boxes, queries[..., None], 1)
     return Decoded(own, np.take_along_axis(scores, best, 1), labels)
+
+
+def _detr_softmax(parts: dict[str, np.ndarray], size: Size) -> Decoded:
+    logits = parts["scores"]
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    boxes = _in_pixels(_corners(parts["boxes"]), size)
+    return Decoded(boxes, odds / odds.sum(-1, keepdims=True))
 
 
 def _find_finished(outputs: Outputs, rank: int) -> Parts | None:
@@ -272,6 +310,13 @@ LAYOUTS = {
     "yolov8": Layout(
         "one output N×(4+C)×A: centre and size in pixels, classes", _find_yolov8, _yolov8
     ),
+    "yolov8_seg": Layout(
+        "columns N×(4+C+M)×A: centre and size in pixels, classes, M coefficients of masks; and "
+        "prototypes N×M×h×w",
+        _find_yolov8_seg,
+        _yolov8_seg,
+        masks=True,
+    ),
     "end_to_end": Layout(
         "one output N×K×6: xyxy in pixels, score, label", _find_end_to_end, _end_to_end
     ),
@@ -279,6 +324,14 @@ LAYOUTS = {
         "logits N×Q×C and boxes N×Q×4: centre and size in 0..1; each class has its own sigmoid",
         _find_pair,
         _detr,
+    ),
+    "detr_softmax": Layout(
+        "logits N×Q×C, the background last unless told, and boxes N×Q×4: centre and size in 0..1; "
+        "a softmax over the classes",
+        _find_pair,
+        _detr_softmax,
+        "last",
+        one_each=True,
     ),
     "detr_postprocessed": Layout(
         "labels N×K, boxes N×K×4 (xyxy in pixels of the size that it is told), scores N×K",
@@ -317,7 +370,8 @@ def nearest(outputs: Outputs) -> list[str]:
     ranks = tuple(sorted(x.ndim for x in outputs.values()))
     shapes: dict[tuple[int, ...], list[str]] = {
         (3,): ["yolox", "yolov5", "yolov8", "end_to_end", "nanodet"],
-        (3, 3): ["detr", "ssd"],
+        (3, 4): ["yolov8_seg"],
+        (3, 3): ["detr", "detr_softmax", "ssd"],
         (2, 2, 3): ["detr_postprocessed"],
         (1, 1, 2): ["torchvision"],
         (1, 2, 2, 3): ["tensorflow"],

@@ -2,6 +2,36 @@
 
 import numpy as np
 
+_SIDE = 28  # of a mask that fills its box
+
+
+def masks_of_prototypes(
+    coefficients: np.ndarray, prototypes: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """The masks K×S×S, probabilities that fill K boxes, of coefficients K×M and prototypes M×h×w
+    that cover an input of `size` (height, width), in whose pixels the boxes are."""
+    count, height, width = prototypes.shape
+    whole = (coefficients @ prototypes.reshape(count, -1)).reshape(-1, height, width)
+    middles = (np.arange(_SIDE, dtype=np.float32) + 0.5) / _SIDE
+    spans = boxes[:, None, 2:] - boxes[:, None, :2]
+    places = boxes[:, None, :2] + middles[:, None] * spans  # K×S×2, x and y
+    places = places * np.array([width / size[1], height / size[0]], np.float32) - 0.5
+    places = places.clip(0, [width - 1, height - 1])
+    low = np.floor(places).astype(int)
+    high = np.minimum(low + 1, [width - 1, height - 1])
+    share = (places - low).astype(np.float32)
+    each = np.arange(len(boxes))[:, None, None]
+
+    def row(y: np.ndarray) -> np.ndarray:
+        """Between the columns, in rows y K×S."""
+        left, right = (whole[each, y[:, :, None], x[:, None, :, 0]] for x in (low, high))
+        return left + (right - left) * share[:, None, :, 0]
+
+    above, below = row(low[..., 1]), row(high[..., 1])
+    logits = above + (below - above) * share[:, :, None, 1]
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logits))
+
 
 def paste_masks(
     masks: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int], threshold: float = 0.5

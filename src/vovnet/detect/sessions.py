@@ -49,12 +49,12 @@ def open_onnxruntime(path: Path, threads: int, providers: list[Any] | None = Non
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # what fails is raised, and told in one line
     try:
         session = ort.InferenceSession(path, options, providers=providers or _CPU)
     except Exception as error:  # its kinds are private
         lines = str(error).strip().splitlines() or ["no reason given"]
-        reason = lines[0].rpartition("failed:")[2].strip()
+        reason = lines[0].rpartition("failed:")[2].rpartition(" FAIL : ")[2].strip()
         raise VovnetError(f"{path.name}: onnxruntime cannot run it: {reason}") from error
     inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
 

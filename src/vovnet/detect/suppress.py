@@ -12,8 +12,11 @@ from vovnet.detect.options import MAX_DET, Options
 COMPETING = 1000  # (box, class) pairs of an image
 
 
-def best_found(boxes: np.ndarray, scores: np.ndarray, how: Options) -> Found:
-    """One image's detections from all A boxes (A×4 xyxy) and their A×C scores."""
+def best_found(
+    boxes: np.ndarray, scores: np.ndarray, how: Options, masks: np.ndarray | None = None
+) -> Found:
+    """One image's detections from all A boxes (A×4 xyxy) and their A×C scores; `masks` are A
+    rows of what masks are made of later."""
     rows, labels = (scores > how.conf).nonzero()
     values = scores[rows, labels]
     if len(values) > COMPETING:
@@ -21,7 +24,8 @@ def best_found(boxes: np.ndarray, scores: np.ndarray, how: Options) -> Found:
         rows, labels, values = rows[keep], labels[keep], values[keep]
     order = np.argsort(-values, kind="stable")
     rows, labels, values = rows[order], labels[order], values[order]
-    return best_of(Found(boxes[rows], values, labels), how)
+    own = None if masks is None else masks[rows]
+    return best_of(Found(boxes[rows], values, labels, own), how)
 
 
 def best_of(found: Found, how: Options) -> Found:

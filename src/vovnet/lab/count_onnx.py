@@ -161,7 +161,10 @@ class _Graph:
     def origin(self, name: str) -> str:
         """The stored tensor that a tensor is, seen otherwise; itself if it is computed."""
         seen = name
-        while (maker := self._makers.get(seen)) is not None and maker.op_type in _CARRIERS:
+        for _ in self.nodes:  # a damaged file may lead in a circle
+            maker = self._makers.get(seen)
+            if maker is None or maker.op_type not in _CARRIERS:
+                break
             seen = maker.input[0]
         return seen if seen in self.stored else name
 

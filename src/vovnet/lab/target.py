@@ -13,6 +13,7 @@ from vovnet.detect.description import described
 from vovnet.detect.foreign import ForeignDetector
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.count import Counts, count
+from vovnet.lab.factory import is_factory, make_network
 from vovnet.load import load_detector as load_any
 from vovnet.models import create_model, default_num_classes, list_models
 from vovnet.models.centermask import CenterMask
@@ -86,17 +87,21 @@ def open_target(
 ) -> Target:
     """The network that `name` stands for, freshly initialised unless it is a weights file.
 
-    A model or weights of ours, a .safetensors, .onnx or IR's .xml file, `timm:NAME` or
-    `torchvision:NAME`; `stem` is for VoVNets. Raises `VovnetError` for what is not there, or
-    cannot have that size, number of classes or stem.
+    A model or weights of ours, a .safetensors, .onnx or IR's .xml file, `timm:NAME`,
+    `torchvision:NAME` or `torchvision:NAME@CHECKPOINT`, or a function `FILE.py:NAME` that makes
+    one; `stem` is for VoVNets. Raises `VovnetError` for what is not there, or cannot have that
+    size, number of classes or stem.
     """
     if imgsz is not None and imgsz < 1:
         raise VovnetError(f"--imgsz {imgsz}: must be at least 1")
-    ready_made = is_model_file(name) or is_weights(name)
+    ready_made = is_model_file(name) or is_weights(name) or is_factory(name)
     if ready_made and (num_classes, stem) != (None, None):
         raise VovnetError(f"{name}: is ready made; leave out --num-classes and --stem")
     if is_model_file(name):
         return _onnx(name, imgsz)
+    if is_factory(name):
+        network, side = make_network(name, imgsz)
+        return Target(name, side, network=network)
     if is_weights(name):
         return _weights(name, imgsz)
     with torch.random.fork_rng(devices=[]):
@@ -150,6 +155,7 @@ def _onnx(name: str, imgsz: int | None) -> Target:
 def _torchvision(name: str, imgsz: int | None, num_classes: int | None) -> Target:
     from torchvision import models
 
+    whole, (name, _, checkpoint) = _TORCHVISION + name, name.partition("@")
     if name not in models.list_models():
         raise UnknownNameError("torchvision model", name, models.list_models())
     detection = name in models.list_models(module=models.detection)
@@ -157,11 +163,31 @@ def _torchvision(name: str, imgsz: int | None, num_classes: int | None) -> Targe
     if detection:
         options["weights_backbone"] = None
     model = models.get_model(name, weights=None, **options).eval()
+    if checkpoint:
+        _load_checkpoint(model, Path(checkpoint), whole)
     if detection:
         classes = 91 if num_classes is None else num_classes
-        return Target(_TORCHVISION + name, imgsz or 320, classes, OneTensorIn(model).eval())
+        return Target(whole, imgsz or 320, classes, OneTensorIn(model).eval())
     classes = 1000 if num_classes is None else num_classes
-    return Target(_TORCHVISION + name, imgsz or 224, classes, model)
+    return Target(whole, imgsz or 224, classes, model)
+
+
+def _load_checkpoint(model: nn.Module, path: Path, name: str) -> None:
+    """Weights as torchvision's training scripts save them, read without running code."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = saved.get("model", saved) if isinstance(saved, dict) else saved
+        # On the meta device, as for counting, there is nothing to copy into.
+        model.load_state_dict(saved, assign=next(model.parameters()).is_meta)
+    except OSError as error:
+        raise VovnetError(f"{name}: {path} cannot be read ({error.strerror})") from None
+    except Exception as error:  # pickle, zip, missing keys: each has its own kinds
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = (lines or ["no reason given"])[:2][-1]  # torch's first line names the class only
+        raise VovnetError(
+            f"{name}: {path} does not fit ({reason}); "
+            "give a state_dict of that model, and --num-classes if it has others"
+        ) from None
 
 
 class OneTensorIn(nn.Module):
