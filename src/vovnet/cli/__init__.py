@@ -88,7 +88,7 @@ def _with_stdin_named(arguments: list[str]) -> list[str]:
 
 def _options_of(verb: str) -> set[str]:
     """The options of a verb, without their dashes; none of what is no verb, or holds several."""
-    if verb not in app or app[verb].default_command is None:
+    if verb.startswith("-") or verb not in app or app[verb].default_command is None:
         return set()
     names = (
         name for argument in app[verb].assemble_argument_collection() for name in argument.names

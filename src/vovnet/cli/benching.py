@@ -192,7 +192,6 @@ def bench(
     """
     from vovnet.lab.bench import Protocol
     from vovnet.lab.bench import bench as measure
-    from vovnet.lab.results import rank
 
     files = files or Files()
     files.check(names)
@@ -209,11 +208,7 @@ def bench(
         note=note,
     )
     rows = truth.judge(rows, imgsz, device)
-    if as_json:
-        print_json([row.to_dict() for row in rows])
-    else:
-        print_table([_line(row, truth.data is not None) for row in rank(rows)])
-        print(_legend(rows[0]))
+    _show(rows, truth.data is not None, as_json)
     files.write(rows, (names, imgsz, num_classes, batch))
     for path in filter(None, () if as_json else (files.csv, files.html, files.png)):
         if path.exists():
@@ -221,6 +216,16 @@ def bench(
     if earlier is not None and _compared(rows, earlier, most, as_json):
         return EXIT_REFUSED
     return exit_code(sum(row.error is not None for row in rows), len(rows))
+
+
+def _show(rows: list[Any], judged: bool, as_json: bool) -> None:
+    from vovnet.lab.results import rank
+
+    if as_json:
+        print_json([row.to_dict() for row in rows])
+    else:
+        print_table([_line(row, judged) for row in rank(rows)])
+        print(_legend(rows[0]))
 
 
 def _line(row: Any, judged: bool) -> dict[str, Any]:
