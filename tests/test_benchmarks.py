@@ -6,10 +6,13 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vovnet.data.open import open_dataset
+from vovnet.detections import Detections
 from vovnet.losses import Target
 from vovnet.models import create_detector
 
@@ -159,3 +162,47 @@ def test_a_teachers_worth_is_the_mean_of_its_pairs(script):
     rows.append({"variant": "taught", "seed": 2, "map_50": 9, "map_50_95": 9})  # without its twin
     assert distil.differences(rows, "map_50")["taught"] == pytest.approx([0.05, 0.01])
     assert distil.summary(rows)[0] == "taught: map_50 +0.0300 ± 0.0200, 2 pairs"
+
+
+def test_what_is_found_in_a_mosaic_is_told_apart_by_its_cells(script):
+    tiles = script("tiles")
+    boxes = np.array([(10, 10, 20, 20), (650, 500, 700, 540), (2500, 1900, 2560, 1920)], float)
+    found = Detections(boxes, np.ones(3), np.zeros(3, int), ("cell",))
+    cells = list(tiles.cells(found, (640, 480)))
+    assert [len(one) for one in cells] == [1, 0, 0, 0, 0, 1] + [0] * 9 + [1]
+    assert cells[5].boxes.tolist() == [[10, 20, 60, 60]]
+    pictures = [Image.new("RGB", (3, 2), (i, 0, 0)) for i in range(16)]
+    assert tiles.mosaic(pictures).getpixel((5, 3)) == (5, 0, 0)
+
+
+def test_tracks_are_judged_by_the_truth(script):
+    tracks = script("tracks")
+    scene = tracks.draw_scene("pan", 30, np.random.default_rng(0))
+    known = iter(scene.objects)
+    perfect = tracks.judge(scene, lambda found: next(known))
+    assert (perfect["tracked"], perfect["own"], perfect["changes"]) == (1, 1, 0)
+    frames = iter(enumerate(scene.objects))
+
+    def restless(found: Detections) -> np.ndarray:
+        number, objects = next(frames)
+        return np.where(objects < 0, -1, objects + 100 * (number // 10))
+
+    worse = tracks.judge(scene, restless)
+    assert worse["changes"] == 2 * 8
+    assert worse["tracks_an_object"] == 3
+    assert worse["own"] < 0.5
+    assert tracks.judge(scene, tracks.ours())["own"] > 0.9
+
+
+@pytest.mark.slow
+def test_a_short_soak(tmp_path):
+    """Twenty clients for three seconds and a SIGTERM; the script fails if anything is amiss."""
+    pytest.importorskip("skimage")
+    options = ("--minutes", 0.05, "--clients", 20, "--csv", tmp_path / "soak.csv")
+    options += ("--", "--runtime", "onnxruntime", "--queue", 8)
+    command = [sys.executable, ROOT / "benchmarks" / "serve_soak.py", *options]
+    subprocess.run(list(map(str, command)), check=True, cwd=ROOT, timeout=120)
+    (row,) = csv.DictReader((tmp_path / "soak.csv").read_text().splitlines())
+    assert int(row["right"]) > 10
+    assert int(row["refused_503"]) > 0
+    assert int(row["answered_after_sigterm"]) > 0
