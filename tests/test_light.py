@@ -217,3 +217,16 @@ def test_what_no_onnx_file_does_needs_torch(light, tmp_path):
     wanted = "torch is not installed, and {} needs it; install it with: pip install 'vovnet[train]'"
     assert refusals == [f"MissingExtraError: {wanted.format(what)}" for what in asked]
     assert own_side == "onnxruntime"
+
+
+@pytest.mark.slow
+def test_a_page_says_which_extra_it_needs(cli, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.csv").write_text("epoch,lr\n1,0.1\n")
+    for arguments in (("report", "run"), ("val", "nowhere", "--html", "a.html")):
+        outcome = cli(*arguments, cwd=tmp_path)
+        assert (outcome.returncode, outcome.stdout) == (2, "")
+        assert outcome.stderr == (
+            "vovnet: jinja2 is not installed, and the page needs it; install it with: "
+            "pip install 'vovnet[train]'\n"
+        )

@@ -106,7 +106,10 @@ def unbroken(voc, tmp_path_factory) -> Path:
 def test_the_run_folder(voc, unbroken):
     settings = recipe(voc, val=f"{voc}@val", val_every=2)
     assert sorted(p.relative_to(unbroken).as_posix() for p in unbroken.rglob("*")) == [
+        "batch.jpg",
         "config.yaml",
+        "evaluation.npz",
+        "report.html",
         "results.csv",
         "state.safetensors",
         "weights",
@@ -416,7 +419,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(unbroken, tmp_path):
     assert "state.safetensors: cannot write: File too large; the previous file is kept" in line
     assert {p: p.read_bytes() for p in before} == before
     left = {p.name for p in folder.rglob("*") if p.is_file()}
-    assert left == {p.name for p in before} | {"config.yaml"}
+    others = {"config.yaml", "batch.jpg", "evaluation.npz", "report.html"}
+    assert left == {p.name for p in before} | others
     # And with room again, the run goes on from there.
     settings = replace(load_run(folder), epochs=EPOCHS + 1)
     assert run_training(settings, folder, resume=True)["epoch"] == EPOCHS + 1
