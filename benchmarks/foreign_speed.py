@@ -6,8 +6,8 @@
 For every layout a file speaks it: --model itself in its own, for the others the boxes that it
 finds in the photograph (finished ones: its best 300), rewritten by tests/detect/test_layouts.py as
 that layout has them, at its size and with its 80 classes. Resizing (Pillow's), the rest of
-preparing (stack, normalise, the file's order) and decoding (boxes, scores, suppression) are timed in
-turn with --model's network; the table gives their medians, and of the latter two how they compare
+preparing (stack, normalise, the file's order) and decoding (boxes, scores, suppression) are timed
+in turn with --model's network; the table gives their medians, and how the latter two compare
 with its time: they should stay within a tenth.
 """
 
