@@ -146,3 +146,17 @@ def test_earlier_versions_read_what_is_usual():
     assert not {"place", "channels"} & set(LETTERBOX.to_dict())
     other = InputSpec((4, 6), "letterbox", MEAN, STD, place="top left", channels="bgr")
     assert (other.to_dict()["place"], other.to_dict()["channels"]) == ("top left", "bgr")
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_normalising_gives_the_bits_of_the_plain_formula(channels):
+    pixels = np.arange(2 * 16 * 24 * 3).astype(np.uint8).reshape(2, 16, 24, 3)
+    mean, std = (123.675, 116.28, 0.3), (58.395, 57.12, 0.7)
+    spec = InputSpec((16, 24), "warp", mean, std, channels=channels)
+    plain = (pixels - np.array(mean, np.float32)) / np.array(std, np.float32)
+    plain = plain[..., ::-1] if channels == "bgr" else plain
+    images = spec.normalize(pixels)
+    assert images.flags.c_contiguous
+    assert np.array_equal(images, plain.transpose(0, 3, 1, 2))
+    assert spec.normalize(pixels[:, ::2, ::-1]).tolist() == images[:, :, ::2, ::-1].tolist()
+    assert spec.normalize(pixels[:0]).shape == (0, 3, 16, 24)

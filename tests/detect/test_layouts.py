@@ -112,16 +112,16 @@ def fractions(boxes):
 
 
 def detr(boxes, scores, found):
-    logits = np.full((len(found.scores), 3), -20, np.float32)
+    logits = np.full((len(found.scores), len(NAMES)), -20, np.float32)
     logits[np.arange(len(logits)), found.labels] = np.log(found.scores / (1 - found.scores))
     return {"pred_logits": logits[None], "pred_boxes": middles(fractions(found.boxes))[None]}
 
 
 def detr_softmax(boxes, scores, found):
     """The rest of each query's odds is background, more than the class where that is unsure."""
-    odds = np.full((len(found.scores), 4), 1e-9, np.float32)
+    odds = np.full((len(found.scores), len(NAMES) + 1), 1e-9, np.float32)
     odds[np.arange(len(odds)), found.labels] = found.scores
-    odds[:, 3] = 1 - odds[:, :3].sum(1)
+    odds[:, -1] = 1 - odds[:, :-1].sum(1)
     return {"logits": np.log(odds)[None] + 3, "pred_boxes": middles(fractions(found.boxes))[None]}
 
 

@@ -57,6 +57,7 @@ def pick(
     runtime: Annotated[list[str] | None, Many] = None,
     precision: Annotated[list[str] | None, Many] = None,
     out: Path | None = None,
+    html: Path | None = None,
     as_json: Json = False,
 ) -> int:
     """Measure detectors in every runtime on this machine and choose one within your limits.
@@ -92,6 +93,8 @@ def pick(
     out
         YAML file for the choice (default: config.yaml in the next runs/pick/...). An earlier one is
         replaced, but never weights, data or results that are given.
+    html
+        Write a page with all candidates, the front drawn, and what was measured; likewise.
     """
     from vovnet.lab.pick import config_text, jobs_for
     from vovnet.lab.pick import pick as measure_and_pick
@@ -99,7 +102,7 @@ def pick(
 
     limits = bounds.limits()
     names = candidates or list(SHIPPED)
-    _check_out(out, [*names, data or "", *(val_results or [])])
+    _check_outputs({"--out": out, "--html": html}, [*names, data or "", *(val_results or [])])
     jobs = jobs_for(
         names,
         imgsz=imgsz,
@@ -119,15 +122,18 @@ def pick(
         else None
     )
     _show(picked, path, as_json)
+    _write_page(picked, html)
     return EXIT_OK if path else EXIT_REFUSED
 
 
-def _check_out(out: Path | None, inputs: Iterable[str | Path]) -> None:
-    """The choice may take the place of an earlier one, never of what it is made from."""
+def _check_outputs(outputs: dict[str, Path | None], inputs: Iterable[str | Path]) -> None:
+    """Choice and page may take the place of earlier ones, never of what they are made from."""
     from vovnet.files import refuse_replacing
 
-    if out is not None:
-        refuse_replacing("--out", [out], map(Path, inputs), overwrite=True)
+    paths = [*map(Path, inputs)]
+    for option, out in outputs.items():
+        if out is not None:
+            refuse_replacing(option, [out], paths, overwrite=True)
 
 
 def _accuracies(
@@ -172,6 +178,14 @@ def _write(text: str, out: Path | None) -> Path:
         return path
 
 
+def _write_page(picked: Any, html: Path | None) -> None:
+    from vovnet.lab.pick import table
+    from vovnet.lab.report import write_choice
+
+    if html is not None:
+        write_choice(html, table(picked), [row.to_dict() for row in picked.rows.values()])
+
+
 def _show(picked: Any, path: Path | None, as_json: bool) -> None:
     from vovnet.lab.pick import table
 
@@ -190,7 +204,7 @@ def _show(picked: Any, path: Path | None, as_json: bool) -> None:
         )
     else:
         rows = table(picked)
-        print_table([without(row, "map_compared") for row in rows])
+        print_table([without(row, "map_compared", "stages_ms") for row in rows])
         if any(row["map_50_95"] and not row["map_compared"] for row in rows):
             print("map_50_95: as the weights' files say, on their own data; give --data to compare")
     if path is None:

@@ -23,7 +23,7 @@ from vovnet.detect.options import MAX_DET, Options
 from vovnet.detect.run import AnyDetector
 from vovnet.detect.sessions import Session
 from vovnet.detect.suppress import best_found, best_of, first
-from vovnet.errors import WeightsError
+from vovnet.errors import WeightsError, is_out_of_memory
 from vovnet.input_spec import InputSpec
 
 _KINDS = ("float32", "float16", "float64", "uint8")
@@ -137,7 +137,7 @@ class ForeignDetector(AnyDetector):
         except Exception as error:
             height, width = self.input_spec.size
             reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-            if "allocate" in reason or "bad_alloc" in reason:
+            if is_out_of_memory(error):
                 raise WeightsError(
                     f"{self.path}: asks for more memory than there is, for one picture of "
                     f"{height}×{width}; export it anew"

@@ -57,7 +57,9 @@ class Layout:
 
 def decode_outputs(layout: Layout, parts: Parts, size: Size, background: Background) -> Decoded:
     """What the layout reads in the parts, without the background."""
-    floats = {k: x if k == "labels" else x.astype(np.float32) for k, x in parts.arrays.items()}
+    floats = {
+        k: x if k == "labels" else x.astype(np.float32, copy=False) for k, x in parts.arrays.items()
+    }
     with np.errstate(over="ignore", invalid="ignore"):  # a network may give anything
         decoded = layout.decode(floats, size)
     boxes, scores, labels = decoded[:3]
@@ -137,7 +139,8 @@ def _yolox(parts: dict[str, np.ndarray], size: Size) -> Decoded:
     assert grid is not None  # as _find_yolox saw
     cells, strides, _ = grid
     centres, sides = (rows[..., :2] + cells) * strides, np.exp(rows[..., 2:4]) * strides
-    return _yolov5({"rows": np.concatenate([centres, sides, rows[..., 4:]], -1)}, size)
+    boxes = _corners(np.concatenate([centres, sides], -1))
+    return Decoded(boxes, rows[..., 4:5] * rows[..., 5:])
 
 
 def _find_yolov8(outputs: Outputs, size: Size) -> Parts | None:
@@ -194,8 +197,10 @@ def _nanodet(parts: dict[str, np.ndarray], size: Size) -> Decoded:
     cells, strides, largest = grid
     classes = rows.shape[2] - 4 * _BINS
     bins = rows[..., classes:].reshape(*rows.shape[:2], 4, _BINS)
-    odds = np.exp(bins - bins.max(-1, keepdims=True))
-    far = (odds * np.arange(_BINS)).sum(-1) / odds.sum(-1) * strides
+    top = np.maximum.reduce([bins[..., i] for i in range(_BINS)])
+    columns = np.stack([np.arange(_BINS), np.ones(_BINS)], 1).astype(np.float32)
+    sums = np.exp(bins - top[..., None]) @ columns  # NumPy is slow at sums of eight
+    far = sums[..., 0] / sums[..., 1] * strides
     points = (cells + (0 if largest == 64 else 0.5)) * strides
     boxes = np.concatenate([points - far[..., :2], points + far[..., 2:]], -1)
     return Decoded(boxes, rows[..., :classes])

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from vovnet.detect.description import read_description
 from vovnet.errors import UnknownNameError, VovnetError
 from vovnet.lab.bench import Note, Protocol, bench_jobs
 from vovnet.lab.competitor import Job
@@ -27,9 +28,11 @@ from vovnet.lab.decide import (
     loosened,
 )
 from vovnet.lab.row import BenchRow
+from vovnet.lab.target import is_weights
 from vovnet.load import file_readers
+from vovnet.models.weights import load_metadata
 from vovnet.runtimes import RUNTIMES
-from vovnet.shipped import is_model_file
+from vovnet.shipped import is_model_file, weights_path
 
 SCREENING = Protocol(seconds=0.3, repeats=2, warmup=0.2)
 FINAL = Protocol(seconds=1.0, repeats=5)
@@ -235,10 +238,22 @@ def table(picked: Picked) -> list[dict[str, Any]]:
                 "peak_memory_mb": candidate.values.get("memory"),
                 "measured": "final" if job in picked.finalists else "screening",
                 "valid": row.latency_ms.valid,
+                "licence": licence_of(candidate.name),
+                "stages_ms": {k: stage.value for k, stage in (row.stages_ms or {}).items()},
                 "verdict": verdict,
             }
         )
     return rows
+
+
+def licence_of(name: str) -> str | None:
+    """The licence that weights or a description name; None where nothing does."""
+    try:
+        if is_model_file(name):
+            return read_description(Path(name).with_suffix(".json")).licence
+        return load_metadata(weights_path(name)).get("licence") if is_weights(name) else None
+    except VovnetError:
+        return None
 
 
 def choice_values(
@@ -260,6 +275,7 @@ def choice_values(
         "precision": choice.precision,
         "imgsz": row.imgsz,
         "device": job.device,
+        "licence": licence_of(choice.name),
         "objective": picked.objective,
         "limits": dict(picked.limits),
         "data": data,

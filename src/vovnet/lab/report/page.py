@@ -14,6 +14,7 @@ from vovnet.lab.report.figures import (
     Figure,
     Layers,
     Row,
+    Scatter,
     is_usable,
     layer_bars,
     scatters,
@@ -21,7 +22,7 @@ from vovnet.lab.report.figures import (
 )
 from vovnet.lab.report.layout import lay_out
 from vovnet.lab.report.style import PRECISION_MARKS, colour, mark
-from vovnet.lab.report.table import bench_table, stage_table
+from vovnet.lab.report.table import Table, bench_table, stage_table
 
 
 def write_report(
@@ -43,13 +44,19 @@ def write_figures(folder: Path, rows: Sequence[Row], *, layers: Layers | None = 
 
 
 def render_page(
-    rows: Sequence[Row], *, layers: Layers | None = None, title: str = "vovnet bench"
+    rows: Sequence[Row],
+    *,
+    layers: Layers | None = None,
+    title: str = "vovnet bench",
+    first: Table | None = None,
+    charts: Sequence[Scatter] = (),
 ) -> str:
     """The page for rows as `vovnet bench --json` prints them.
 
     `layers` gives the convolutions of some models, as `lab.count` counts them, for the bars layer
-    by layer. All text is escaped; the page's own security policy forbids every request and every
-    script but its own. Raises `VovnetError` without rows.
+    by layer; `first` and `charts` come before what the rows tell. All text is escaped; the page's
+    own security policy forbids every request and every script but its own. Raises `VovnetError`
+    without rows.
     """
     if not rows:
         raise VovnetError("no rows to report; run vovnet bench first")
@@ -60,8 +67,9 @@ def render_page(
         machines=_machines(rows),
         facts=_facts(rows),
         methods=_methods(rows),
+        first=first,
         tables=[bench_table(rows), stage_table(rows)],
-        figures=[(figure, to_svg(lay_out(figure))) for figure in scatters(rows)],
+        figures=[(figure, to_svg(lay_out(figure))) for figure in (*charts, *scatters(rows))],
         layers=[(figure, to_svg(lay_out(figure))) for figure in layer_bars(layers or {})],
         no_energy=energy if all(value(r, "joules_per_image") is None for r in rows) else None,
         legend=_legend(rows),
