@@ -59,9 +59,9 @@ class Choice:
         )
         return replace(choice, weights=weights, device=choice.device or "cpu")
 
-    def load(self) -> Any:
+    def load(self, threads: int | None = None) -> Any:
         """The detector of a resolved choice, ready to use; what ships as ONNX runs in ONNX Runtime
-        unless told otherwise, for that starts fastest."""
+        unless told otherwise, for that starts fastest. `threads` are all cores unless given."""
         from vovnet.load import default_runtime, load_detector
 
         assert self.weights is not None
@@ -75,6 +75,7 @@ class Choice:
             runtime=runtime,
             precision=self.precision,
             device=self.device,
+            threads=threads,
             imgsz=self.imgsz,
             fuse=True,
             describe=self.describe,

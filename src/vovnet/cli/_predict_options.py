@@ -46,6 +46,12 @@ class Reads:
     """Take shard i of n, i/n with i from 1: n such processes, given the same sources and --out, do
     each source once."""
 
+    engine: Literal["ray"] | None = None
+    """Where to compute: ray spreads the sources over workers, here or on the cluster at
+    RAY_ADDRESS, and writes OUT/part-00001.jsonl and so on (with --save-parquet .parquet)."""
+    workers: int | None = None
+    """Workers of --engine ray (default: one a core, or a GPU)."""
+
     def own_shard(self) -> "Shard | None":
         """The shard, if there is one; raises `VovnetError` for what is none."""
         from vovnet.predict.shards import Shard
@@ -140,6 +146,22 @@ class Writes:
         if self.line_width is not None and self.line_width < 1:
             raise VovnetError(f"--line-width {self.line_width}: must be at least 1")
 
+    def check_for_ray(self, save: bool | None) -> None:
+        """Raise `VovnetError` for what workers do not write."""
+        wanted = {
+            "--save": save,
+            "--jsonl": self.jsonl,
+            "--save-txt": self.save_txt,
+            "--save-csv": self.save_csv,
+            "--save-coco": self.save_coco,
+            "--save-crops": self.save_crops,
+            "--save-mot": self.save_mot,
+        }
+        for name in (name for name, given in wanted.items() if given):
+            raise VovnetError(
+                f"--engine ray: writes rows only, as JSON lines or --save-parquet; leave out {name}"
+            )
+
     def outputs(
         self, folder: Path | None, shard: "Shard | None", *, save: bool, overwrite: bool
     ) -> "Outputs":
@@ -171,6 +193,11 @@ def job_facts(choice: Choice, shown: Shown, reads: Reads, writes: Writes, save: 
     facts = {f"--{name}": value for name, value in vars(choice).items() if name != "config"}
     facts |= {f"--{name}": value for name, value in vars(shown).items()}
     facts |= {"--every": reads.every, "--save": save, "--tile": reads.tile}
-    facts |= {"--overlap": reads.overlap, "--track": reads.track, "--count-line": reads.count_line}
+    facts |= {
+        "--engine": reads.engine,
+        "--overlap": reads.overlap,
+        "--track": reads.track,
+        "--count-line": reads.count_line,
+    }
     facts |= {f"--{name}": value for name, value in vars(writes).items() if name != "resume"}
     return tuple((name.replace("_", "-"), value) for name, value in facts.items())

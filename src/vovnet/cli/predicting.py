@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from vovnet.cli._fleet import open_look, predict_on_ray
 from vovnet.cli._folder import run_folder
 from vovnet.cli._options import (
     Choice,
@@ -36,7 +37,7 @@ def predict(
     writes: Writes = Writes(),  # noqa: B008
     out: Path | None = None,
     overwrite: Overwrite = False,
-    save: bool = True,
+    save: bool | None = None,
     as_json: Json = False,
 ) -> int:
     """Find objects in pictures, videos and live streams; print them, and draw them into annotated
@@ -57,28 +58,34 @@ def predict(
     overwrite
         Replace earlier annotated pictures in --out, but never one of the sources.
     save
-        Write annotated pictures and videos.
+        Write annotated pictures and videos (default: yes, but not with --engine ray).
     """
     from vovnet.predict import find_sources
     from vovnet.predict.job import open_job
     from vovnet.predict.plan import count_rows, endless
-    from vovnet.predict.stream import looker
 
+    on_ray = reads.engine == "ray"
     writes.check(out, track=reads.track, as_json=as_json)
-    chosen, tiling, shard = choice.resolved(), reads.tiling(), reads.own_shard()
-    facts = job_facts(chosen, shown, reads, writes, save)
+    if on_ray:
+        writes.check_for_ray(save)
+    drawn = save is not False and not on_ray
+    chosen, shard = choice.resolved(), reads.own_shard()
+    facts = job_facts(chosen, shown, reads, writes, drawn)
     taking = reads.taking(shown.conf, shard, facts, note)
-    foldered = save or writes.into_folder or out is not None
+    foldered = drawn or on_ray or writes.into_folder or out is not None
     found = find_sources(sources, recursive=reads.recursive)
     if shard is not None:
         found, out = shard.of(found), _shard_folder(shard, out, foldered)
-    detector = chosen.load()
-    look = looker(detector, shown.options(detector.names), tiling, track=reads.track)
-    side = None if tiling else max(detector.input_spec.size)
     if out is not None:
         _check_out(out, [path for path in found.files if isinstance(path, Path)])
     with run_folder("predict", "predict", out) if foldered else nullcontext() as folder:
-        outputs = writes.outputs(folder, shard, save=save, overwrite=overwrite)
+        if on_ray and folder is not None:
+            options = chosen, shown, reads, writes
+            return predict_on_ray(
+                found, taking, folder, options, overwrite=overwrite, as_json=as_json
+            )
+        look, side = open_look(chosen, shown, reads)
+        outputs = writes.outputs(folder, shard, save=drawn, overwrite=overwrite)
         with open_job(found, outputs, taking) as job:
             told, rows = _tell_sources(found), job.rows(look, side)
             progress = Progress(lambda: count_rows(found, reads.every), lambda: job.skipped)
