@@ -106,11 +106,7 @@ def unbroken(voc, tmp_path_factory) -> Path:
 def test_the_run_folder(voc, unbroken):
     settings = recipe(voc, val=f"{voc}@val", val_every=2)
     assert sorted(p.relative_to(unbroken).as_posix() for p in unbroken.rglob("*")) == [
-        "batch.jpg",
-        "config.yaml",
-        "evaluation.npz",
-        "report.html",
-        "results.csv",
+        *("batch.jpg", "config.yaml", "evaluation.npz", "report.html", "results.csv"),
         "state.safetensors",
         "weights",
         "weights/best.safetensors",
