@@ -472,6 +472,7 @@ def test_a_reader_that_has_enough(tmp_path):
         assert process.wait() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_training_quietly(voc, tmp_path, number):
     options = ("--epochs", 50, "--imgsz", 64, "--batch", 4, "--workers", 1, "--name", "stopped")

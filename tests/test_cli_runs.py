@@ -140,6 +140,7 @@ def test_every_verb_takes_a_runs_folder(run, voc, finished):
     assert recorded["weights"] == str(finished)
 
 
+@pytest.mark.slow
 def test_control_c_in_the_last_evaluation_ends_it_after_a_batch(make_voc, tmp_path, monkeypatch):
     data = make_voc(tmp_path / "voc", train=4, val=20)  # three batches
     settings = recipe(data, val=f"{data}@val")

@@ -97,6 +97,7 @@ def test_a_c_library_that_takes_less_is_asked_for_less(monkeypatch, most, trims)
     assert (device._M_TRIM_THRESHOLD in taken) is trims
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_freed_memory_is_used_again():
     def faults(kept: bool) -> int:

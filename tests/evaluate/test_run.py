@@ -251,6 +251,7 @@ def measure_in_ranks(plain: str, masked: str) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 def test_several_processes_measure_what_one_does(make_voc, tmp_path, in_ranks):
     dataset = open_dataset(make_voc(tmp_path / "plain", train=1, val=5), "val")
     (tmp_path / "masked").mkdir()

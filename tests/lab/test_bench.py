@@ -204,6 +204,7 @@ def test_an_onnx_file(tmp_path):
     assert "could not be counted" in ort.achieved_flops_per_s.reason
 
 
+@pytest.mark.slow
 def test_peak_memory_is_at_least_the_weights():
     weights = 4 * 4096 * 4096
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4096), nn.Linear(4096, 4096))
@@ -232,13 +233,14 @@ def test_the_child_computes_with_the_jobs_threads(tmp_path):
     assert len(peaks) == 3
 
 
+@pytest.mark.slow
 def test_the_child_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
     for module in ("tempfile", "json", "ctypes"):
         (tmp_path / f"{module}.py").write_text("raise SystemExit('taken from the wrong place')")
     monkeypatch.chdir(tmp_path)
     target = Target("linear", 8, network=nn.Sequential(nn.Flatten(), nn.Linear(192, 8)))
     found = peak_memory(target, 1, "eager", "fp32", "cpu", 1)
-    assert (found.valid, found.reason) == (True, None)
+    assert (found.value is not None, found.reason) == (True, None)
 
 
 def test_a_network_without_an_importable_name_has_no_peak_memory():

@@ -103,6 +103,7 @@ def test_int8_has_the_accuracy_that_was_measured_of_it_and_no_other(bench_row):
     assert missing == "int8 was calibrated on noise; give --data to evaluate on"
 
 
+@pytest.mark.slow
 def test_a_stranger_is_compared_by_the_network_alone(nano, tmp_path):
     detector = load_detector(nano)
     path = tmp_path / "nano.onnx"
@@ -152,6 +153,7 @@ def quick(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_verb_picks_and_writes(quick, capsys):
     results = quick / "val.json"
     results.write_text(json.dumps({"weights": "vovdet_nano.voc", "map_50_95": 0.24}))
@@ -168,6 +170,7 @@ def test_the_verb_picks_and_writes(quick, capsys):
     assert written["weights"] == "vovdet_nano.voc"
 
 
+@pytest.mark.slow
 def test_what_weights_say_of_themselves_is_shown_and_decides_nothing(quick, capsys, monkeypatch):
     measure = cache(bench_jobs)  # the second call prints what the first has measured
     monkeypatch.setattr(
@@ -184,6 +187,7 @@ def test_what_weights_say_of_themselves_is_shown_and_decides_nothing(quick, caps
     assert "as the weights' files say, on their own data" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_memory_is_measured_where_the_choice_depends_on_it(quick, nano):
     jobs = jobs_for([str(nano)], runtimes=["eager"], precisions=["fp32"])
     limited = pick(jobs, {}, {"memory": 1e-3})

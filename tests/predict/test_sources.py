@@ -120,7 +120,7 @@ def test_what_is_left_out_is_counted_by_kind(here):
     (here / "deep" / "folder.jpg").mkdir()
     found = find_sources(["deep", "*"])
     names = ["a.jfif", "b.avif", "c.jp2", "d.bmp", "d.jpg", "e.webp"]
-    assert [path.name for path in found.files[:6]] == names
+    assert [path.name for path in list(found.files)[:6]] == names
     assert list(map(str, found.left_out["deep"])) == [
         "1 picture of a format not read here (.heic)",
         "3 videos (.mkv, .mov, .mp4)",

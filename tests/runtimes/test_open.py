@@ -235,6 +235,7 @@ def test_a_missing_package_says_how_to_have_it(runtime, package, told, monkeypat
     assert str(error.value).endswith(f"pip install {told}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["compile", "aoti"])
 def test_no_compiler_is_said(runtime):
     from torch._inductor import config
@@ -289,6 +290,7 @@ while runners:
 """
 
 
+@pytest.mark.slow
 def test_signals_do_not_crash_a_process_that_had_openvino_runners():
     found = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (0, "handled\nhandled\n"), found.stderr

@@ -266,6 +266,7 @@ def test_criteria_divide_by_the_counts_of_all(gaps, name, crowd, parts):
         assert gradient < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side", "count"), NETWORKS)
 def test_two_processes_with_half_the_images_are_one_with_all(in_ranks, name, side, count):
     for gaps in in_ranks(compare_network, name, side, count):

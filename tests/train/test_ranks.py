@@ -129,6 +129,7 @@ def train_by_the_clock_and_stop(folder: str, data: str) -> dict[str, list[float]
     return rates
 
 
+@pytest.mark.slow
 def test_processes_take_the_same_steps_and_stop_together(pictures, tmp_path, in_ranks):
     one, two = in_ranks(train_by_the_clock_and_stop, str(tmp_path), f"{pictures}@train")
     assert one == two

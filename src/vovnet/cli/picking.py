@@ -111,8 +111,7 @@ def pick(
         precisions=split_commas(precision or []),
     )
     accuracies = _accuracies(jobs, data, split, val_results or [])
-    if data is not None:
-        jobs = _judged(jobs, accuracies, data)
+    jobs = _judged(jobs, accuracies, data)
     picked = measure_and_pick(jobs, accuracies, limits, objective, note=note)
     if all(candidate.unusable for candidate in picked.candidates.values()):
         raise VovnetError(f"no candidate can be used; the first: {picked.decision.fell[0][1]}")
@@ -152,10 +151,12 @@ def _accuracies(
     return accuracies
 
 
-def _judged(jobs: list[Any], accuracies: dict[Any, float], data: str) -> list[Any]:
+def _judged(jobs: list[Any], accuracies: dict[Any, float], data: str | None) -> list[Any]:
     """The jobs that have an accuracy on the data: what does not find their classes is no choice."""
     from vovnet.lab.pick import accuracy_of
 
+    if data is None:
+        return jobs
     judged = [job for job in jobs if accuracy_of(job, accuracies) is not None]
     if not judged:
         raise VovnetError(

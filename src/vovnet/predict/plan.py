@@ -1,5 +1,6 @@
 """What a job writes, and what there is to do."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,29 +78,30 @@ def refuse_taken(found: Sources, outputs: Outputs) -> None:
         raise VovnetError(
             "--overwrite: might replace what standard input is yet to name; leave it out"
         )
-    inputs = [given for given in found.files if isinstance(given, Path)]
-    planned = [] if outputs.out is None else _planned(found, outputs, outputs.out)
-    refuse_replacing(f"--out {outputs.out}", planned, inputs, overwrite=outputs.overwrite)
+    planned = iter(()) if outputs.out is None else _planned(found, outputs, outputs.out)
+    refuse_replacing(f"--out {outputs.out}", planned, _inputs(found), overwrite=outputs.overwrite)
     for path in outputs.growing():
         option = f"--jsonl {path}" if str(path) == outputs.jsonl else f"--out {outputs.out}"
-        refuse_replacing(option, [path], inputs, overwrite=outputs.overwrite)
+        refuse_replacing(option, [path], _inputs(found), overwrite=outputs.overwrite)
 
 
-def _planned(found: Sources, outputs: Outputs, out: Path) -> list[Path]:
+def _inputs(found: Sources) -> Iterator[Path]:
+    return (given for given in found.files if isinstance(given, Path))
+
+
+def _planned(found: Sources, outputs: Outputs, out: Path) -> Iterator[Path]:
     """The files whose names are known before anything is found."""
     names = Names()
-    planned: list[Path] = []
     for given in found.files:
         if given == STDIN:
             continue
         name, video = names.new(given), kind_of(given) is Kind.VIDEO
         if outputs.drawn:
             suffix = ".mp4" if video else picture_suffix(given, outputs.format)
-            planned.append(out / f"{name}{suffix}")
+            yield out / f"{name}{suffix}"
         if outputs.txt and not video:
-            planned.append(out / "labels" / f"{name}.txt")
+            yield out / "labels" / f"{name}.txt"
         if outputs.mot and video:
-            planned.append(out / "mot" / f"{name}.txt")
+            yield out / "mot" / f"{name}.txt"
     if outputs.parquet:
-        planned += parts_in(parquet_folder(out), ".parquet")
-    return planned
+        yield from parts_in(parquet_folder(out), ".parquet")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vovnet.errors import VovnetError
 from vovnet.predict.row import Given, told
-from vovnet.predict.sources import STDIN, Sources
+from vovnet.predict.sources import STDIN, Files, Sources
 
 _FOLDER = re.compile(r"shard-(\d+)-of-(\d+)")
 
@@ -47,7 +47,7 @@ class Shard:
     def of(self, found: Sources) -> Sources:
         """What of all sources is this shard's, faults and what was left out too."""
         return Sources(
-            [given for given in found.files if self.has(given)],
+            Files(given for given in found.files if self.has(given)),
             {name: fault for name, fault in found.faults.items() if self.has(name)},
             {name: rest for name, rest in found.left_out.items() if self.has(name)},
             [given for given in found.live if self.has(given)],

@@ -3,7 +3,7 @@
 import glob
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +18,35 @@ STDIN = "-"
 JOURNAL = ".predict.jsonl"  # marks a folder that `vovnet predict` wrote
 
 
-class Sources(NamedTuple):
-    """Files and addresses in order, without repeats ("-" is standard input); live sources; sources
-    that give none, with the reason; and what folders and patterns hold beside pictures, by source.
-    """
+class _File(str):
+    """The path of a file, as text; other texts are addresses."""
 
-    files: list[Given]
+    __slots__ = ()
+
+
+class Files(Collection[Given]):
+    """Files and addresses in order, without repeats, kept as text: paths would take several times
+    the memory, and there may be millions."""
+
+    def __init__(self, given: Iterable[Given]) -> None:
+        texts = (_File(one) if isinstance(one, Path | _File) else one for one in given)
+        self._texts = list(dict.fromkeys(texts))
+
+    def __iter__(self) -> Iterator[Given]:
+        return (Path(text) if isinstance(text, _File) else text for text in self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __contains__(self, given: object) -> bool:
+        return any(given == one for one in self)
+
+
+class Sources(NamedTuple):
+    """Files and addresses ("-" is standard input); live sources; sources that give none, with the
+    reason; and what folders and patterns hold beside pictures, by source."""
+
+    files: Collection[Given]
     faults: dict[str, VovnetError]
     left_out: dict[str, list[LeftOut]]
     live: list[str]
@@ -49,7 +72,7 @@ def find_sources(sources: Iterable[str], *, recursive: bool = False) -> Sources:
     "skimage:NAME" is a picture inside the scikit-image package; anything else is taken as a file,
     existing or not, so that opening it can say what is wrong.
     """
-    files: dict[Given, None] = {}
+    files: list[Given] = []
     faults: dict[str, VovnetError] = {}
     left_out: dict[str, list[LeftOut]] = {}
     live: dict[str, None] = {}
@@ -62,10 +85,10 @@ def find_sources(sources: Iterable[str], *, recursive: bool = False) -> Sources:
         except VovnetError as error:
             faults[source] = error
             continue
-        files |= dict.fromkeys(found)
+        files += found
         if rest:
             left_out[source] = rest
-    return Sources(list(files), faults, left_out, list(live))
+    return Sources(Files(files), faults, left_out, list(live))
 
 
 def _is_live(source: str) -> bool:
@@ -121,7 +144,10 @@ def _in_folder(folder: Path, recursive: bool) -> tuple[list[Given], list[LeftOut
     found: list[Given] = []
     rest: list[Path] = []
     for path in _walk(folder) if recursive else _listed(folder):
-        (found if _is_shown_picture(path) else rest).append(path)
+        if _is_shown_picture(path):
+            found.append(_File(path))
+        else:
+            rest.append(path)
     left_out = count_left_out(rest)
     if not found:
         holds = f" (it holds {', '.join(map(str, left_out))})" if left_out else ""
@@ -133,11 +159,13 @@ def _in_folder(folder: Path, recursive: bool) -> tuple[list[Given], list[LeftOut
     return found, left_out
 
 
-def _listed(folder: Path) -> list[Path]:
+def _listed(folder: Path) -> Iterator[Path]:
+    """What is in a folder, by name; one path at a time."""
     try:
-        return sorted(folder.iterdir())
+        names = sorted(os.listdir(folder))
     except OSError as error:
         raise ImageError(f"{folder}: cannot be listed ({error.strerror})") from None
+    return (folder / name for name in names)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
