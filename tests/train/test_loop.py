@@ -30,15 +30,6 @@ from vovnet.train.watch import DivergedError
 EPOCHS = 4
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums over several threads round otherwise: bit for bit holds for a number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def recipe(voc: Path, **values) -> Recipe:
     base = {
         "model": "vovdet_nano",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from vovnet.cli._folder import shared_run_folder
-from vovnet.cli._options import Choice, Json, Many
+from vovnet.cli._options import DEFAULT_WEIGHTS, Choice, Json, Many
 from vovnet.cli._pages import Pages
 from vovnet.cli._print import note, print_json, print_table, progress
 from vovnet.errors import EXIT_OK, DataError, VovnetError
@@ -17,6 +17,9 @@ from vovnet.errors import EXIT_OK, DataError, VovnetError
 if TYPE_CHECKING:
     from vovnet.data.record import Dataset
     from vovnet.train.recipe import Recipe
+
+
+FROM_SCRATCH = "none"
 
 
 @Parameter(name="*")
@@ -31,7 +34,7 @@ class RecipeOptions:
     """A detector, as `vovnet models` lists them (default: that of the weights, or vovdet_nano)."""
     weights: str | None = None
     """Start from these, a shipped or fetched name, a .safetensors file or a run's folder, whatever
-    classes."""
+    classes; none: from scratch (default: with --model or --config none, else vovdet_nano.voc)."""
     teacher: str | None = None
     """Learn what this detector finds beside the labels, the surer it is the more: weights as
     --weights of predict takes them, another project's .onnx with its description beside it."""
@@ -170,6 +173,10 @@ def recipe_of(given: dict[str, Any], config: Path | None) -> "Recipe":
     from vovnet.train.recipe import changed, read_recipe, recipe_from_dict
 
     values = changed(read_recipe(config) if config else {}, given)
+    if not config and "model" not in values:
+        values = {"weights": DEFAULT_WEIGHTS} | values
+    if values.get("weights") == FROM_SCRATCH:
+        del values["weights"]
     if "model" not in values:
         values["model"] = _model_of(values.get("weights"))
     return recipe_from_dict(values)

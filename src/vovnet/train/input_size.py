@@ -20,7 +20,8 @@ from vovnet.train.step import AUTOCAST
 SEEN_WELL = 16.0  # pixels of an object's shorter side
 _MOST_UNDER = 0.25  # share of objects that may be smaller
 _LARGER = (1.25, 1.5, 1.75, 2.0, 2.5)  # times the model's own side
-_PASSES = 8  # over the pictures, which a run by the clock has time for at least
+# Over the pictures, which a run by the clock has time for at least: from scratch, from weights.
+_PASSES, _PASSES_FROM_WEIGHTS = 8, 5
 _OF_THE_TIME = 0.6  # the rest is for losses, the optimiser, data and evaluations
 
 Views = Callable[[int], float]  # input side -> training images that the run has time for
@@ -57,7 +58,8 @@ def fit_input(recipe: Recipe, dataset: Dataset, detector: Detector, device: torc
     if share_under(sides, own) <= _MOST_UNDER or len(allowed) == 1:
         return Fit(own)
     views = _views_in_time(recipe, detector, device)
-    return choose_side(sides, allowed, _PASSES * len(dataset), views)
+    passes = _PASSES if recipe.weights is None else _PASSES_FROM_WEIGHTS
+    return choose_side(sides, allowed, passes * len(dataset), views)
 
 
 def share_under(sides: np.ndarray, side: int) -> float:
