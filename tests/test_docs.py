@@ -1,0 +1,91 @@
+"""What README and docs/ point to is there: links, headings, pages, options of commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vovnet.cli import _options_of
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+TEXTS = [ROOT / "README.md", *PAGES]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(text: str) -> set[str]:
+    """The headings' anchors on which GitHub and the site agree, so that a link works on both."""
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE):
+        plain = re.sub(r"[^\w\s-]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading)).strip().lower()
+        github, site = plain.replace(" ", "-"), re.sub(r"[-\s]+", "-", plain)
+        if github == site:
+            found.add(github)
+    return found
+
+
+def broken(page: Path, text: str) -> list[str]:
+    links = LINK.findall(FENCE.sub("", text))
+    return [link for link in links if not leads_somewhere(page, text, link)]
+
+
+def leads_somewhere(page: Path, text: str, link: str) -> bool:
+    if re.match(r"https?://", link):
+        return True
+    path, _, anchor = link.partition("#")
+    if not path:
+        return anchor in anchors(text)
+    target = (page.parent / path).resolve()
+    if not target.is_file() or (page.parent == DOCS and DOCS not in target.parents):
+        return False  # the site has nothing of what lies outside docs/
+    return not anchor or anchor in anchors(target.read_text(encoding="utf-8"))
+
+
+def commands(text: str) -> list[list[str]]:
+    """The lines of shell examples that start with vovnet, as words."""
+    shells = "\n".join(code for kind, code in FENCE.findall(text) if kind == "sh")
+    lines = shells.replace("\\\n", " ").splitlines()
+    calls = [line.partition("vovnet ")[2] for line in lines if re.match(r"(.*\| )?vovnet \w", line)]
+    return [shlex.split(call.partition(" > ")[0], comments=True) for call in calls]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: path.name)
+def test_links_lead_somewhere_on_github_and_on_the_site(page):
+    assert broken(page, page.read_text(encoding="utf-8")) == []
+
+
+def test_what_leads_nowhere_is_found():
+    text = "# One (two)\n[a](#one-two) [b](#one) [c](gone.md) [d](structure.md#contracts)"
+    assert broken(DOCS / "x.md", text) == ["#one", "gone.md"]
+    assert broken(DOCS / "x.md", "[out](../LICENSE)") == ["../LICENSE"]
+    assert broken(ROOT / "README.md", "[in](LICENSE) [no](docs/structure.md#no)") == [
+        "docs/structure.md#no"
+    ]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: path.name)
+def test_examples_have_options_that_there_are(page):
+    for verb, *rest in commands(page.read_text(encoding="utf-8")):
+        known = _options_of(verb)
+        assert known or verb == "study", f"{verb} is no verb"
+        options = {word[2:].partition("=")[0] for word in rest if re.match(r"--[a-z]", word)}
+        assert options - known - {"help"} == set() or verb == "study", f"vovnet {verb}"
+
+
+def test_the_site_names_every_page_once():
+    def leaves(node: list | dict | str) -> list[str]:
+        if isinstance(node, str):
+            return [node]
+        inner = node if isinstance(node, list) else list(node.values())
+        return [leaf for child in inner for leaf in leaves(child)]
+
+    nav = leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    assert sorted(nav) == [page.name for page in PAGES]
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
