@@ -8,12 +8,15 @@ import pytest
 import yaml
 
 from vovnet.cli import _options_of
+from vovnet.cli._habits import refuse_habits
+from vovnet.errors import VovnetError
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = [ROOT / "README.md", *PAGES]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+QUOTED = re.compile(r"(?<!`)`(vovnet [^`]*)`(?!`)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -46,8 +49,9 @@ def leads_somewhere(page: Path, text: str, link: str) -> bool:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The lines of shell examples that start with vovnet, as words."""
+    """What follows vovnet in the lines of shell examples, and in what is quoted, as words."""
     shells = "\n".join(code for kind, code in FENCE.findall(text) if kind == "sh")
+    shells += "\n" + "\n".join(re.sub(r"\s+", " ", code) for code in QUOTED.findall(text))
     lines = shells.replace("\\\n", " ").splitlines()
     calls = [line.partition("vovnet ")[2] for line in lines if re.match(r"(.*\| )?vovnet \w", line)]
     return [shlex.split(call.partition(" > ")[0], comments=True) for call in calls]
@@ -74,6 +78,16 @@ def test_examples_have_options_that_there_are(page):
         assert known or verb == "study", f"{verb} is no verb"
         options = {word[2:].partition("=")[0] for word in rest if re.match(r"--[a-z]", word)}
         assert options - known - {"help"} == set() or verb == "study", f"vovnet {verb}"
+
+
+def test_what_others_type_is_answered_as_the_page_says():
+    text = (DOCS / "coming-from.md").read_text(encoding="utf-8")
+    table = text.partition("it answers: type |\n")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(.*?)` \| `(.*?)` \|$", table, re.MULTILINE)
+    assert len(rows) == table.count("\n")  # beside the line under the head
+    for typed, answer in rows:
+        with pytest.raises(VovnetError, match=rf"Type: {re.escape(answer)}$"):
+            refuse_habits(shlex.split(typed), _options_of)
 
 
 def test_the_site_names_every_page_once():
