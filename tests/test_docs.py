@@ -1,5 +1,6 @@
 """What README and docs/ point to is there: links, headings, pages, options of commands."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import vovnet
 from vovnet.cli import _options_of
 from vovnet.cli._habits import refuse_habits
 from vovnet.errors import VovnetError
@@ -99,6 +101,30 @@ def test_the_site_names_every_page_once():
 
     nav = leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
     assert sorted(nav) == [page.name for page in PAGES]
+
+
+def defined(name: str) -> bool:
+    """Whether a dotted name is that of a function or a class in its module, or of a method."""
+    parts = name.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        home = ROOT.joinpath("src", *parts[:length])
+        files = [file for file in (home.with_suffix(".py"), home / "__init__.py") if file.is_file()]
+        if files:
+            node: ast.AST | None = ast.parse(files[0].read_text(encoding="utf-8"))
+            for part in parts[length:]:
+                children = ast.iter_child_nodes(node)
+                node = next((n for n in children if getattr(n, "name", None) == part), None)
+                if node is None:
+                    return False
+            return True
+    return False
+
+
+def test_the_reference_names_what_there_is_and_all_that_the_package_offers():
+    names = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name in names if not defined(name)] == []
+    assert set(vovnet.__all__) <= {name.rpartition(".")[2] for name in names}
+    assert not defined("vovnet.load.nothing")
 
 
 def test_readme_is_short():
