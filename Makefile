@@ -1,6 +1,7 @@
 # make demo        find objects in real photographs with the shipped detector; needs no torch
 # make test        lint, type-check and test
 # make test-slow   the tests that take minutes
+# make docs        the site of docs/ into site/, every link checked
 # make lock        write constraints.txt anew from a fresh resolution
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 # A process a core, up to eight, each with one thread: networks this small gain nothing from a second.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-slow lint lock clean
+.PHONY: demo test test-slow lint docs lock clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/vovnet predict skimage:astronaut skimage:chelsea skimage:motorcycle_left skimage:camera
@@ -25,6 +26,9 @@ lint: $(VENV)/dev.done
 test-slow: $(VENV)/dev.done
 	$(PYTEST) -m slow --timeout 900
 
+docs: $(VENV)/docs.done
+	$(BIN)/zensical build --strict --config-file mkdocs.yml
+
 # Compiled ahead is what is never imported, too; that took most of the time.
 $(VENV)/demo.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +40,11 @@ $(VENV)/dev.done: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(VENV)/docs.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install -qq '.[dev]'
@@ -43,4 +52,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .cache .pytest_cache .ruff_cache .hypothesis

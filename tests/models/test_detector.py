@@ -230,7 +230,7 @@ def test_a_photo_is_seen_as_exif_says_that_it_is_displayed(tmp_path, name, orien
     exif = Image.Exif()
     exif[0x0112] = orientation
     pictures()[4].save(tmp_path / "photo.png", exif=exif)
-    photo = Image.open(tmp_path / "photo.png").convert("RGB")  # README's own line
+    photo = Image.open(tmp_path / "photo.png").convert("RGB")
     displayed = ImageOps.exif_transpose(photo)
     bare = Image.fromarray(np.asarray(displayed))
     expected, *others = (detector.detect([i], conf=0.009)[0] for i in (bare, photo, displayed))
