@@ -47,7 +47,7 @@ $(VENV)/docs.done: pyproject.toml constraints.txt
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install -qq '.[dev]'
+	$(VENV)-lock/bin/python -m pip install -qq '.[dev,docs]'
 	$(VENV)-lock/bin/python -m pip freeze --exclude vovnet > constraints.txt
 	rm -rf $(VENV)-lock
 

@@ -207,3 +207,9 @@ def test_models_with_shipped_weights(run):
     assert max(map(len, lines)) <= 100
     [line] = [line for line in lines if line.startswith("vovdet_nano.voc ")]
     assert line.endswith("voc2007 report")
+
+
+def test_int8_of_what_is_not_exported_is_answered_with_the_export(refused, nano):
+    for verb in (("predict", "a.png"), ("val", "voc")):
+        line = refused(*verb, "--weights", nano, "--precision", "int8")
+        assert "use the folder that vovnet export --config CHOICE.yaml" in line

@@ -66,6 +66,11 @@ class Choice:
 
         assert self.weights is not None
         assert self.device is not None
+        if self.precision == "int8" and not Path(self.weights).is_dir():
+            raise VovnetError(
+                f"{self.weights}: int8 is calibrated on pictures when it is exported; use the "
+                "folder that vovnet export --config CHOICE.yaml, or --precision int8 --data, writes"
+            )
         runtime = self._fastest() if self.runtime == "auto" else self.runtime
         if runtime is None and self.weights in SHIPPED:
             runtime = default_runtime(self.weights, self.device, self.imgsz)
