@@ -112,6 +112,7 @@ def test_weights_and_figures_of_before_are_replaced_only_when_told_to(run, refus
             "train --data x --optimizer SGD lrf=.1",
             "train --data x --set optimizer=sgd --set final_lr=.1",
         ),
+        ("train resume=True", "train --resume RUN"),
         ("detect predict source=a.png conf_thres=.4", "predict a.png --conf .4"),
         ("predict a.png --nosave", "predict a.png --no-save"),
     ],

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from vovnet.detect.file_detector import FileDetector
 from vovnet.detect.sidecar import SIDECAR, file_hash
 from vovnet.errors import VovnetError, WeightsError
-from vovnet.load import default_runtime, load_detector
+from vovnet.load import default_runtime, load_detector, served_by
 from vovnet.shipped import shipped_onnx
 
 NAME = "vovdet_nano.voc"
@@ -144,3 +144,9 @@ def test_what_is_not_there(tmp_path):
     assert refusal(WeightsError, path) == f"{path}: no such file; check the path"
     assert "no best or last weights in it" in refusal(WeightsError, tmp_path)
     assert refusal(VovnetError, "vovdet_nano.vocc").startswith("unknown weights 'vovdet_nano.vocc'")
+
+
+def test_only_what_ships_is_given_another_runtime_than_its_own(tmp_path):
+    assert served_by("vovdet_nano.voc") == "onnxruntime"
+    assert served_by(str(tmp_path)) is None  # an exported folder knows its own
+    assert served_by("vovdet_nano.voc", "cuda") == "eager"

@@ -14,6 +14,7 @@ from vovnet.errors import VovnetError, WeightsError
 from vovnet.limits import usable_cores
 from vovnet.shipped import (
     MODEL_FILES,
+    SHIPPED,
     has_torch,
     is_model_file,
     need_torch,
@@ -95,6 +96,12 @@ def default_runtime(weights: str | Path, device: str = "cpu", imgsz: int | None 
     if is_model_file(weights):
         return next(iter(file_readers(weights)))
     return "eager" if _twin(weights, device, imgsz) is None else "onnxruntime"
+
+
+def served_by(weights: str, device: str = "cpu", imgsz: int | None = None) -> str | None:
+    """What runs weights for somebody who names no runtime: what starts fastest of those that ship;
+    None, their own, for all else."""
+    return default_runtime(weights, device, imgsz) if weights in SHIPPED else None
 
 
 def _twin(weights: str | Path, device: str, imgsz: int | None) -> Path | None:

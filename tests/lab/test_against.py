@@ -37,6 +37,16 @@ def test_a_row_is_slower_if_all_of_it_is(tmp_path, ms, verdict, slower):
     assert (change.verdict, change.slower, change.before) == (verdict, slower, 10.1)
 
 
+def test_what_cannot_be_opened_or_is_wrong_now_counts(tmp_path):
+    write_csv(tmp_path / "old.csv", [row([10.0])])
+    earlier = read_earlier(tmp_path / "old.csv")
+    unopened = replace(row(None), imgsz=None)
+    [change] = compare([unopened], earlier)[0]
+    assert (change.verdict, change.slower) == ("failed: no memory", True)
+    [change] = compare([row([5.0], correct=False)], earlier)[0]
+    assert (change.verdict, change.slower) == ("wrong output", True)
+
+
 def test_what_there_was_not_before_is_new_and_more_may_be_allowed(tmp_path):
     write_csv(tmp_path / "old.csv", [row([10.0])])
     earlier = read_earlier(tmp_path / "old.csv")

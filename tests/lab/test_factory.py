@@ -1,6 +1,7 @@
 """Networks that are no files: a function of a Python file, torchvision's checkpoints."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,25 @@ def test_a_function_makes_the_network(file):
     assert open_target(f"{file}:small", 32).imgsz == 32
     file.write_text(TEXT.partition("def example")[0])
     assert open_target(f"{file}:small").imgsz == 224
+
+
+def test_a_function_may_import_what_lies_beside_its_file(file):
+    (file.parent / "beside.py").write_text("from torch import nn\nNet = nn.Identity\n")
+    late = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Plan:
+    width: int = 4
+
+def make():
+    from beside import Net
+    return Net(Plan().width)
+"""
+    file.write_text(late)
+    assert isinstance(open_target(f"{file}:make").network, torch.nn.Identity)
+    assert not [name for name in sys.modules if name.startswith("vovnet.lab.factory.")]
 
 
 def test_it_is_counted_and_measured(run, file):

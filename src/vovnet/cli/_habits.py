@@ -170,6 +170,9 @@ def _option(verb: str, key: str, value: str, what: list[str], known: Container[s
     if key not in known:
         what.append(f"{verb} has no {key}")
         return []
+    if key == "resume" and verb != "predict" and value.lower() in _TRUTH:
+        what.append("--resume takes a run's folder")
+        return ["--resume", "RUN"] if _TRUTH[value.lower()] else []
     if key in _SWITCHES and value.lower() in _TRUTH:
         return _switch(key, _TRUTH[value.lower()], what)
     return [f"--{key}", _device(value, what) if key == "device" else value]

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from vovnet.cli._print import note
 from vovnet.detect.options import CONF, IOU, Options, class_labels
 from vovnet.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PARTIAL, VovnetError
-from vovnet.shipped import SHIPPED, default_weights
+from vovnet.shipped import default_weights
 
 DEFAULT_WEIGHTS = "vovdet_nano.voc"
 _CHOSEN = ("weights", "runtime", "precision", "imgsz", "device")
@@ -62,7 +62,7 @@ class Choice:
     def load(self, threads: int | None = None) -> Any:
         """The detector of a resolved choice, ready to use; what ships as ONNX runs in ONNX Runtime
         unless told otherwise, for that starts fastest. `threads` are all cores unless given."""
-        from vovnet.load import default_runtime, load_detector
+        from vovnet.load import load_detector, served_by
 
         assert self.weights is not None
         assert self.device is not None
@@ -72,12 +72,10 @@ class Choice:
                 "folder that vovnet export --config CHOICE.yaml, or --precision int8 --data, writes"
             )
         runtime = self._fastest() if self.runtime == "auto" else self.runtime
-        if runtime is None and self.weights in SHIPPED:
-            runtime = default_runtime(self.weights, self.device, self.imgsz)
         return load_detector(
             self.weights,
             self.model,
-            runtime=runtime,
+            runtime=runtime or served_by(self.weights, self.device, self.imgsz),
             precision=self.precision,
             device=self.device,
             threads=threads,

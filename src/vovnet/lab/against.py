@@ -19,7 +19,8 @@ Line = dict[str, str]  # of a CSV file
 
 @dataclass(frozen=True)
 class Change:
-    """A row's milliseconds (medians) before and now; None where there are none."""
+    """A row's milliseconds (medians) before and now; None where there are none. `slower`: it is,
+    or it fails, or is wrong."""
 
     model: str
     runtime: str
@@ -53,17 +54,19 @@ def compare(
     """What became of every row, and what is to be said of the two machines.
 
     A row is slower if its median and its fastest twentieth both take more than 1 + `most` times as
-    long as before, or if it fails now: another program that runs now and then lifts the
-    median alone.
+    long as before, or if it fails or its output is wrong now: another program that runs now and
+    then lifts the median alone.
     """
-    known = {_key(line): line for line in earlier}
+    known = {key: line for line in earlier for key in (_key(line), _key(line, sized=False))}
     now = [{k: "" if v is None else str(v) for k, v in csv_row(row).items()} for row in rows]
-    changes = [_change(line, known.get(_key(line)), most) for line in now]
+    # What cannot be opened has no size.
+    keys = [_key(line, sized=not line["error"]) for line in now]
+    changes = [_change(line, known.get(key), most) for line, key in zip(now, keys, strict=True)]
     return changes, _differences(earlier, now)
 
 
-def _key(line: Line) -> tuple[str, ...]:
-    return tuple(line[name] for name in _SAME)
+def _key(line: Line, *, sized: bool = True) -> tuple[str, ...]:
+    return tuple(line[name] for name in _SAME if sized or name != "infer_img_size")
 
 
 def _change(now: Line, before: Line | None, most: float) -> Change:
@@ -74,6 +77,8 @@ def _change(now: Line, before: Line | None, most: float) -> Change:
         return Change(*name, old, new, False, "new")
     if new is None:
         return Change(*name, old, new, True, f"failed: {now['error']}")
+    if now["correct"] == "False" != before.get("correct"):
+        return Change(*name, old, new, True, "wrong output")
     ratios = [_ratio(now[key], before[key]) for key in ("latency_ms_p50", "latency_ms_p5")]
     slower = min(ratios) > 1 + most
     faster = max(ratios) < 1 / (1 + most)

@@ -1,7 +1,9 @@
 """A network that a function of somebody's own Python file makes: `FILE.py:FUNCTION`."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.abc import Loader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -26,37 +28,48 @@ def make_network(name: str, imgsz: int | None = None) -> tuple[nn.Module, int]:
     Runs the file. Raises `VovnetError` for one that cannot be run or makes something else.
     """
     path, _, function = name.rpartition(":")
-    module = _run(Path(path))
-    network = _call(module, function, name)
+    with _module(Path(path)) as module:
+        network = _call(module, function, name)
+        if imgsz is None and hasattr(module, "example"):
+            imgsz = _side(_call(module, "example", f"{path}:example"), path)
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
         raise VovnetError(f"{name}: returns a {kind}; it must return a torch.nn.Module")
-    if imgsz is None and hasattr(module, "example"):
-        images = _call(module, "example", f"{path}:example")
-        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
-            raise VovnetError(f"{path}:example: must return one tensor N×3×S×S")
-        if images.shape[2] != images.shape[3]:
-            raise VovnetError(f"{path}:example: images must be square, not {images.shape[2:]}")
-        imgsz = images.shape[3]
     return network.eval(), imgsz or _USUAL
 
 
-def _run(path: Path) -> ModuleType:
-    """The file as a module, which may import what lies beside it."""
+def _side(images: Any, path: str) -> int:
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+        raise VovnetError(f"{path}:example: must return one tensor N×3×S×S")
+    if images.shape[2] != images.shape[3]:
+        raise VovnetError(f"{path}:example: images must be square, not {images.shape[2:]}")
+    return images.shape[3]
+
+
+@contextmanager
+def _module(path: Path) -> Iterator[ModuleType]:
+    """The file as a module, which may import what lies beside it, also when it is called."""
     if not path.is_file():
         raise VovnetError(f"{path}: no such file; check the path")
-    spec = spec_from_file_location(path.stem, path)
+    name = f"vovnet.lab.factory.{path.stem}"  # shadows nothing; dataclasses look themselves up
+    spec = spec_from_file_location(name, path)
     assert spec is not None  # it ends in .py
     assert spec.loader is not None
-    module = module_from_spec(spec)
+    module = sys.modules[name] = module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise VovnetError(f"{path}: cannot be run: {_told(error)}") from error
+        _execute(spec.loader, module, path)
+        yield module
     finally:
         sys.path.pop(0)
-    return module
+        del sys.modules[name]
+
+
+def _execute(loader: Loader, module: ModuleType, path: Path) -> None:
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise VovnetError(f"{path}: cannot be run: {_told(error)}") from error
 
 
 def _call(module: ModuleType, function: str, name: str) -> Any:

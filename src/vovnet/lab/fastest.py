@@ -14,11 +14,10 @@ from vovnet.lab.bench import Protocol, bench_jobs
 from vovnet.lab.competitor import Job
 from vovnet.lab.row import BenchRow
 from vovnet.load import file_readers
-from vovnet.runtimes import RUNTIMES
+from vovnet.runtimes import RUNTIMES, SLOW_TO_OPEN
 from vovnet.shipped import is_model_file, weights_path
 
 _PROTOCOL = Protocol(seconds=0.4, repeats=3, warmup=0.3, memory=False, energy=False)
-_SLOW_TO_OPEN = ("compile", "aoti")  # a minute for every start
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def fastest_runtime(
     path = _place(weights, precision, imgsz, device)
     if (known := _known(path)) is not None:
         return known
-    ways = [n for n in RUNTIMES if n not in _SLOW_TO_OPEN]
+    ways = [n for n in RUNTIMES if n not in SLOW_TO_OPEN]
     kind = device.partition(":")[0]
     ways = [n for n in ways if precision in RUNTIMES[n].precisions.get(kind, ())]
     if is_model_file(weights):

@@ -31,7 +31,7 @@ from vovnet.lab.row import BenchRow
 from vovnet.lab.target import is_weights
 from vovnet.load import file_readers
 from vovnet.models.weights import load_metadata
-from vovnet.runtimes import RUNTIMES
+from vovnet.runtimes import RUNTIMES, SLOW_TO_OPEN
 from vovnet.shipped import is_model_file, weights_path
 
 SCREENING = Protocol(seconds=0.3, repeats=2, warmup=0.2)
@@ -39,8 +39,6 @@ FINAL = Protocol(seconds=1.0, repeats=5)
 _FINALISTS = 5
 _SLACK = 1.25  # a screening may be wrong by so much
 
-# Compiling takes a minute a model: only on request.
-_SLOW_TO_OPEN = ("compile", "aoti")
 _UNUSUAL = {"cpu": ("fp16",)}  # few processors compute in it
 
 _FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn", "tensorrt": "tensorrt"}
@@ -85,7 +83,7 @@ def jobs_for(
             raise UnknownNameError("runtime", runtime, RUNTIMES)
     ways = [
         (runtime, precision)
-        for runtime in runtimes or (name for name in RUNTIMES if name not in _SLOW_TO_OPEN)
+        for runtime in runtimes or (name for name in RUNTIMES if name not in SLOW_TO_OPEN)
         for precision in RUNTIMES[runtime].precisions.get(device.partition(":")[0], ())
         if (precision in precisions if precisions else precision not in _UNUSUAL.get(device, ()))
     ]

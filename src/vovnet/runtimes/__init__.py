@@ -19,7 +19,16 @@ from vovnet.runtimes.convert import write_onnx
 from vovnet.runtimes.onnx_file import fill_shape
 from vovnet.runtimes.runner import Precision, Runner, Settings
 
-__all__ = ["RUNTIMES", "Precision", "Runner", "Runtime", "open_onnx", "open_runtime", "write_onnx"]
+__all__ = [
+    "RUNTIMES",
+    "SLOW_TO_OPEN",
+    "Precision",
+    "Runner",
+    "Runtime",
+    "open_onnx",
+    "open_runtime",
+    "write_onnx",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ RUNTIMES: dict[str, Runtime] = {
     "ncnn": Runtime({"cpu": ("fp32", "bf16")}, on_ncnn.open_ncnn),
     "tensorrt": Runtime({"cuda": ("fp32", "fp16")}, from_onnx=on_tensorrt.open_file),
 }
+SLOW_TO_OPEN = ("compile", "aoti")  # a minute a model, and again at every start
 
 
 def open_runtime(

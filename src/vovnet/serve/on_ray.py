@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from vovnet.errors import MissingExtraError
-from vovnet.load import default_runtime, load_detector
+from vovnet.load import load_detector, served_by
 from vovnet.serve.limits import Limits
 from vovnet.serve.run import need_packages
 
@@ -78,11 +78,10 @@ def replica(given: Options, limits: Limits) -> "FastAPI":
     from vovnet.serve.app import create_app
     from vovnet.serve.keys import read_keys
 
-    runtime = given.runtime or default_runtime(given.weights, given.device, given.imgsz)
     detector = load_detector(
         given.weights,
         given.model,
-        runtime=runtime,
+        runtime=given.runtime or served_by(given.weights, given.device, given.imgsz),
         precision=given.precision,
         device=given.device,
         threads=given.threads,
