@@ -139,11 +139,16 @@ def test_pick_refuses_when_no_candidate_finds_the_datas_classes(run, voc):
 
 @pytest.mark.slow
 def test_pick_leaves_out_what_does_not_find_the_datas_classes(run, nano, voc):
-    options = ("--runtime", "onnxruntime", "--precision", "fp32", "--max-ms", 1e5)
+    options = ("--runtime", "onnxruntime,eager", "--precision", "fp32,bf16", "--max-ms", 1e5)
     candidates = ("--candidates", "vovdet_nano.voc", nano)
     outcome = run("pick", *candidates, *options, "--data", voc, "--json")
     assert outcome.code == 0, outcome.err
     picked = json.loads(outcome.out)
     assert picked["objective"] == "accuracy"
-    assert [row["model"] for row in picked["table"]] == [str(nano)]
+    ways = {(row["model"], row["runtime"], row["precision"]) for row in picked["table"]}
+    assert ways == {
+        (str(nano), *way) for way in (("onnxruntime", "fp32"), ("eager", "fp32"), ("eager", "bf16"))
+    }
+    assert all(row["map_compared"] for row in picked["table"])
+    assert f"evaluating {nano} eager bf16" in outcome.err
     assert f"left out, for they have no accuracy on {voc}: vovdet_nano.voc" in outcome.err

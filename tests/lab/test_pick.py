@@ -98,6 +98,7 @@ def test_int8_has_the_accuracy_that_was_measured_of_it_and_no_other(bench_row):
     known: dict = {"m": 0.4}
     assert [accuracy_of(one, known) for one in (job, plain)] == [None, 0.4]
     assert accuracy_of(job, known | {job: 0.3}) == 0.3
+    assert accuracy_of(plain, known | {plain: 0.39}) == 0.39
     assert to_candidate(row, 0.3).values["accuracy"] == 0.3
     missing = to_candidate(row, None).missing["accuracy"]
     assert missing == "int8 was calibrated on noise; give --data to evaluate on"

@@ -80,7 +80,7 @@ class Truth:
             for row in rows
         ]
         found = measured_accuracies(jobs, self.data, self.split, note=note)
-        keys = (job if job.precision == "int8" else job.model for job in jobs)
+        keys = (job.model if job.precision == "fp32" else job for job in jobs)
         figures = (found.get(key, {}) for key in keys)
         return [
             replace(row, map_50=one.get("map_50"), map_50_95=one.get("map_50_95"))

@@ -63,9 +63,9 @@ def pick(
     """Measure detectors in every runtime on this machine and choose one within your limits.
 
     Of those within all limits the best by the objective is chosen, ties by latency. Accuracy is
-    that of the weights in float32, which bf16 keeps. With --data int8 is calibrated on images of
-    the training split, and has an accuracy of its own; without, it has none. What does not find the
-    classes of --data is left out.
+    that of the weights in float32; with --data every precision's own is measured, and int8 is
+    calibrated on images of the training split. What does not find the classes of --data is left
+    out.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Accuracy of what `bench` and `pick` measure: of a model in float32, and of int8 by itself."""
+"""Accuracy of what `bench` and `pick` measure: of a model in float32, of all else by itself."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,19 +20,20 @@ def measured_accuracies(
     *,
     note: Callable[[str], None] = lambda line: None,
 ) -> dict[str | Job, Figures]:
-    """ "map_50" and "map_50_95" by the jobs' models, and by job for int8, calibrated on pictures of
-    the training split.
+    """ "map_50" and "map_50_95" by the jobs' models in float32, by job in every other precision.
+    int8 is calibrated on pictures of the training split.
 
-    bf16 and fp16 have float32's. Models that are no detectors of the data's classes have none;
-    `note` is told why, and what goes on.
+    Models that are no detectors of the data's classes have none; `note` is told why, and what goes
+    on.
     """
     path, given = parse_source(data)
     found: dict[str | Job, Figures] = {}
     for job in dict.fromkeys(jobs):
-        key = job if job.precision == "int8" else job.model
+        own = job.precision != "fp32"
+        key = job if own else job.model
         if key in found or found.get(job.model) == {}:
             continue
-        what = f"{job.model} {job.runtime} int8" if job.precision == "int8" else job.model
+        what = f"{job.model} {job.runtime} {job.precision}" if own else job.model
         note(f"evaluating {what}")
         try:
             found[key] = _figures(job, path, split or given)
@@ -48,14 +49,14 @@ def _figures(job: Job, path: Path, split: str | None) -> Figures:
         job.model, runtime=runtime, device=job.device, imgsz=job.imgsz, fuse=True
     )
     truth = open_dataset(path, split, detector.names, purpose="val")
-    if job.precision == "int8":
+    if job.precision != "fp32":
         detector = load_detector(
             job.model,
             runtime=job.runtime,
-            precision="int8",
+            precision=job.precision,
             device=job.device,
             imgsz=job.imgsz,
-            calibration=calibration_pictures(path, truth),
+            calibration=calibration_pictures(path, truth) if job.precision == "int8" else (),
         )
     figures = evaluate(detector, truth)
     wanted = {key: figures[key] for key in ("map_50", "map_50_95")}

@@ -124,7 +124,9 @@ def pick(
     known of each: of a file without a description, say.
     """
     if objective is None:
-        objective = "accuracy" if all(j.model in accuracies for j in jobs) else "latency"
+        objective = (
+            "accuracy" if all(j.model in accuracies or j in accuracies for j in jobs) else "latency"
+        )
     # A process for every candidate is the dearest part: only where the choice depends on it.
     early = "memory" in limits or objective == "memory"
     metered = "energy" in limits or objective == "energy"  # takes windows of seconds
@@ -151,8 +153,9 @@ def pick(
 
 
 def accuracy_of(job: Job, accuracies: Accuracies) -> float | None:
-    """That of float32, which bf16 and fp16 keep; int8 has its own."""
-    return accuracies.get(job if job.precision == "int8" else job.model)
+    """The job's own, if it was measured; else, but for int8, that of float32."""
+    own = accuracies.get(job)
+    return accuracies.get(job.model) if own is None and job.precision != "int8" else own
 
 
 def _unsure(picked: Picked) -> list[Job]:
