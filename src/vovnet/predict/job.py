@@ -204,7 +204,7 @@ class Job:
         row = self._counted(row_of(frame, seen))
         item = Item(row, name, self._count, frame.whole, frame.rate, self._live)
         row = self._write(item)
-        if not frame.video:
+        if self._live or not frame.video:  # a live source has no end that would finish it
             self._finish(frame)
         elif self._by_frame and frame.number is not None:
             self._finish(frame, frame.number)

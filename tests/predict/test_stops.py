@@ -1,0 +1,51 @@
+"""Jobs that are stopped, live ones above all: nothing that was written is lost."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vovnet.detect.pictures import Picture
+from vovnet.detections import Detections
+from vovnet.predict.job import Job, Taking, open_job
+from vovnet.predict.plan import Outputs
+from vovnet.predict.sources import Files, Sources
+
+parquet = pytest.importorskip("pyarrow.parquet")
+
+EACH = Taking(keep_all=True)
+
+
+def look(pictures: list[Picture]) -> list[Detections]:
+    """Finds nothing."""
+    boxes = np.zeros((0, 4))
+    return [Detections(boxes, [], [], ("cat",), image_size=picture.size) for picture in pictures]
+
+
+@contextmanager
+def stopped_after(
+    rows: int, files: list[Path], live: list[str], outputs: Outputs, taking: Taking = EACH
+) -> Iterator[Job]:
+    """A job that is stopped when so many rows are written; a file is watched as a live source."""
+    with open_job(Sources(Files(files), {}, {}, live), outputs, taking) as job:
+        coming = job.rows(look, None)
+        for _ in range(rows):
+            next(coming)
+        yield job
+
+
+def rows_in(out: Path) -> list[dict]:
+    paths = sorted((out / "parquet").glob("*.parquet"))
+    return [row for path in paths for row in parquet.read_table(path).to_pylist()]
+
+
+@pytest.mark.parametrize("taking", [EACH, replace(EACH, track_from=0.25)])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_rows_of_a_live_source_are_kept(tmp_path, video, drawn, taking):
+    outputs = Outputs(tmp_path / "out", drawn=drawn, parquet=True)
+    with stopped_after(5, [], [str(video)], outputs, taking):
+        assert not rows_in(outputs.out)  # the part is open
+    assert [row["frame"] for row in rows_in(outputs.out)] == [0, 1, 2, 3, 4]
