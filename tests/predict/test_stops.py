@@ -49,3 +49,15 @@ def test_rows_of_a_live_source_are_kept(tmp_path, video, drawn, taking):
     with stopped_after(5, [], [str(video)], outputs, taking):
         assert not rows_in(outputs.out)  # the part is open
     assert [row["frame"] for row in rows_in(outputs.out)] == [0, 1, 2, 3, 4]
+
+
+def test_a_job_that_is_stopped_notes_its_part_and_its_growing_files(tmp_path, pan):
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in pictures:
+        pan[0].save(path)
+    outputs = Outputs(tmp_path / "out", drawn=False, parquet=True, csv=True, resume=True)
+    with stopped_after(1, pictures, [], outputs):
+        """Stopped here."""
+    with stopped_after(1, pictures, [], outputs) as again:
+        assert again.skipped == 1
+    assert [Path(row["path"]).name for row in rows_in(outputs.out)] == ["a.png", "b.png"]

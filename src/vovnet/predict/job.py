@@ -162,7 +162,6 @@ class Job:
                 parts = ParquetParts(out, self._journal.kept(parquet_folder(out)))
                 self._ledger.parts = parts
                 self._add(stack, parts)
-                stack.callback(self._ledger.settle)  # also if it is stopped
         growing = outputs.growing()
         if self._journal is not None:
             self._journal.begin("", growing)
@@ -171,6 +170,7 @@ class Job:
             file = AppendFile(path, kind.head, kind.tail, mark=mark, overwrite=outputs.overwrite)
             self._ledger.growing.append(file)
             self._add(stack, kind(file))
+        stack.callback(self._ledger.settle)  # also if it is stopped, while those files are open
         if outputs.jsonl == STDIN:
             self._add(stack, JsonLines(sys.stdout))
 
