@@ -10,7 +10,9 @@ import pytest
 
 from vovnet.detect.pictures import Picture
 from vovnet.detections import Detections
+from vovnet.predict import parts
 from vovnet.predict.job import Job, Taking, open_job
+from vovnet.predict.journal import Journal
 from vovnet.predict.plan import Outputs
 from vovnet.predict.sources import Files, Sources
 
@@ -61,3 +63,26 @@ def test_a_job_that_is_stopped_notes_its_part_and_its_growing_files(tmp_path, pa
     with stopped_after(1, pictures, [], outputs) as again:
         assert again.skipped == 1
     assert [Path(row["path"]).name for row in rows_in(outputs.out)] == ["a.png", "b.png"]
+
+
+def test_live_rows_behind_pictures_are_kept_when_it_goes_on(tmp_path, video, pan, monkeypatch):
+    monkeypatch.setattr(parts, "_ROWS", 3)
+    pan[0].save(tmp_path / "a.png")
+    outputs = Outputs(tmp_path / "out", drawn=False, parquet=True, resume=True)
+    job = ([tmp_path / "a.png"], [str(video)], outputs)
+    with stopped_after(9, *job):
+        """Stopped here."""
+    with stopped_after(2, *job) as again:
+        assert again.skipped == 1
+    rows = rows_in(outputs.out)
+    assert [row["frame"] for row in rows] == [None, *range(8), *range(2)]
+
+
+def test_a_journal_that_was_live_stays_so(tmp_path):
+    journal = Journal(tmp_path, {}, resume=False)
+    journal.live()
+    journal.finish([("a.png", None)], {})
+    journal.close(keep=True)
+    again = Journal(tmp_path, {}, resume=True)
+    again.close(keep=True)
+    assert again.kept(tmp_path / "parquet") is None  # every part

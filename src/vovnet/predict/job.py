@@ -116,6 +116,7 @@ class Job:
         live = self._stack.enter_context(Live(self._found.live, **how))
         self._live = True
         if self._journal is not None:
+            self._ledger.settle()  # what can be done again is noted before what cannot
             self._journal.live()
         for frame, seen in looked_at(look, live.batches(taking.batch), taking.track_from):
             yield from self._take(frame, seen)

@@ -102,8 +102,7 @@ class Journal:
         self.count = line.get("count", self.count)
         if line.get("begin") == "":
             self._grown |= set(line["files"])
-        if "begin" not in line:
-            self._live = "live" in line
+        self._live = self._live or "live" in line
         for one in line.get("all", [line]):
             if "done" in one:
                 self._done[one["done"]] += 1
