@@ -1,5 +1,6 @@
 """Jobs that are stopped, live ones above all: nothing that was written is lost."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from vovnet.predict import parts
 from vovnet.predict.job import Job, Taking, open_job
 from vovnet.predict.journal import Journal
 from vovnet.predict.plan import Outputs
-from vovnet.predict.sources import Files, Sources
+from vovnet.predict.sources import JOURNAL, Files, Sources
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -86,3 +87,37 @@ def test_a_journal_that_was_live_stays_so(tmp_path):
     again = Journal(tmp_path, {}, resume=True)
     again.close(keep=True)
     assert again.kept(tmp_path / "parquet") is None  # every part
+
+
+def test_the_folder_may_be_spelled_otherwise(tmp_path, pan, monkeypatch):
+    pictures = [tmp_path / f"{name}.png" for name in "abc"]
+    for path in pictures:
+        pan[0].save(path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "deep").mkdir()
+    for folder, out in ((".", "out"), (".", "link/out"), ("deep", "../out")):
+        monkeypatch.chdir(tmp_path / folder)
+        outputs = Outputs(Path(out), drawn=False, parquet=True, csv=True, resume=True)
+        with stopped_after(1, pictures, [], outputs):
+            """Stopped here."""
+    rows = rows_in(tmp_path / "out")
+    assert [Path(row["path"]).name for row in rows] == ["a.png", "b.png", "c.png"]
+
+
+def test_an_older_journal_tells_paths_as_they_were_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    part, rows = Path("out/parquet/part-00001.parquet"), Path("out/rows.jsonl")
+    part.parent.mkdir(parents=True)
+    part.write_text("part")
+    rows.write_text("row\n")
+    marks = {str(part): 4, str(rows): 4}
+    begun = {"begin": "b.png", "files": ["out/b.png"]}
+    lines = [{"job": {}}, {"done": "a.png", "count": 1, "marks": marks}, begun]
+    (tmp_path / "out" / JOURNAL).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for out in (Path("out"), tmp_path / "out"):
+        journal = Journal(out, {}, resume=True)
+        journal.close(keep=True)
+        assert journal.kept(out / "parquet") == {out / "parquet" / part.name}
+        assert journal.mark(out / "rows.jsonl") == 4
+        assert journal.owns(out / "b.png")
+        assert not journal.owns(out / "a.png")
