@@ -135,8 +135,8 @@ class Journal:
         if self._live:
             return None
         real = os.path.realpath(folder)
-        marked = map(os.path.split, self._marks if self.resumed else ())
-        return {folder / name for parent, name in marked if parent == real}
+        marked = map(Path, self._marks if self.resumed else ())
+        return {folder / path.name for path in marked if str(path.parent) == real}
 
     def done(self, given: Given) -> bool:
         """Whether an earlier run has done this source; of one that is named twice, each once."""
