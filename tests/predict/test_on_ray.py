@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 import vovnet
-from vovnet.predict.on_ray import _left, blocks_of
+from vovnet.predict.on_ray import _left, _named, blocks_of
 from vovnet.predict.parts import JsonPart, ParquetPart
 from vovnet.predict.row import Row
+from vovnet.predict.shards import Shard
+from vovnet.predict.sources import STDIN
 
 pytest.importorskip("ray.data")
 
@@ -158,6 +160,23 @@ def test_what_is_done_is_what_is_in_a_part(tmp_path, kind):
     files = [Path("b.png"), Path("c.png"), Path("a.mp4"), odd, Path("b.png")]
     left = _left(files, [part.path], kind.suffix)
     assert left == [Path("c.png"), Path("b.png")]
+
+
+def test_lines_of_standard_input_are_shared_out():
+    names = [Path(f"{i}.png") for i in range(20)]
+    taken = []
+    for number in (1, 2, 3):
+        read, write = os.pipe()
+        os.write(write, "".join(f"{name}\n" for name in names).encode())
+        os.close(write)
+        before = os.dup(0)
+        os.dup2(read, 0)
+        taken.append(list(_named([STDIN], Shard(number, 3))))
+        os.dup2(before, 0)
+        for descriptor in (read, before):
+            os.close(descriptor)
+    assert all(taken)
+    assert Counter(name for part in taken for name in part) == Counter(names)
 
 
 def test_what_ray_does_not_do(refused, pan, tmp_path):
