@@ -15,11 +15,13 @@ import pytest
 from PIL import Image
 
 import vovnet
-from vovnet.predict.on_ray import _left, _named, blocks_of
-from vovnet.predict.parts import JsonPart, ParquetPart
+from vovnet.errors import VovnetError
+from vovnet.predict.job import Taking
+from vovnet.predict.on_ray import Work, _journal, _left, _named, blocks_of
+from vovnet.predict.parts import JsonPart, ParquetPart, part_path
 from vovnet.predict.row import Row
 from vovnet.predict.shards import Shard
-from vovnet.predict.sources import STDIN
+from vovnet.predict.sources import JOURNAL, STDIN
 
 pytest.importorskip("ray.data")
 
@@ -177,6 +179,23 @@ def test_lines_of_standard_input_are_shared_out():
             os.close(descriptor)
     assert all(taken)
     assert Counter(name for part in taken for name in part) == Counter(names)
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_start_that_failed_is_no_stopped_job(tmp_path, parts):
+    work = Work(lambda threads: (lambda pictures: [], None), Taking(), tmp_path)
+
+    def fail() -> None:
+        with _journal(work, resume=False, overwrite=False):
+            for number in range(parts):
+                part = JsonPart(part_path(tmp_path, number + 1, JsonPart.suffix))
+                part.add(Row(Path("a.png"), None, "why"))
+                part.close()
+            raise VovnetError("cannot reach Ray")
+
+    with pytest.raises(VovnetError, match="cannot reach Ray"):
+        fail()
+    assert (tmp_path / JOURNAL).exists() == bool(parts)
 
 
 def test_what_ray_does_not_do(refused, pan, tmp_path):

@@ -232,7 +232,7 @@ def _journal(work: Work, *, resume: bool, overwrite: bool) -> Iterator[Journal]:
     try:
         yield journal
     finally:
-        journal.close(keep=True)
+        journal.close(keep=bool(parts_in(work.out, work.suffix)))
 
 
 def _sweep(out: Path) -> None:
