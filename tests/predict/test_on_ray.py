@@ -15,9 +15,13 @@ import pytest
 from PIL import Image
 
 import vovnet
-from vovnet.predict.on_ray import _left, blocks_of
-from vovnet.predict.parts import JsonPart, ParquetPart
+from vovnet.errors import VovnetError
+from vovnet.predict.job import Taking
+from vovnet.predict.on_ray import Work, _journal, _left, _named, blocks_of
+from vovnet.predict.parts import JsonPart, ParquetPart, part_path
 from vovnet.predict.row import Row
+from vovnet.predict.shards import Shard
+from vovnet.predict.sources import JOURNAL, STDIN
 
 pytest.importorskip("ray.data")
 
@@ -158,6 +162,40 @@ def test_what_is_done_is_what_is_in_a_part(tmp_path, kind):
     files = [Path("b.png"), Path("c.png"), Path("a.mp4"), odd, Path("b.png")]
     left = _left(files, [part.path], kind.suffix)
     assert left == [Path("c.png"), Path("b.png")]
+
+
+def test_lines_of_standard_input_are_shared_out():
+    names = [Path(f"{i}.png") for i in range(20)]
+    taken = []
+    for number in (1, 2, 3):
+        read, write = os.pipe()
+        os.write(write, "".join(f"{name}\n" for name in names).encode())
+        os.close(write)
+        before = os.dup(0)
+        os.dup2(read, 0)
+        taken.append(list(_named([STDIN], Shard(number, 3))))
+        os.dup2(before, 0)
+        for descriptor in (read, before):
+            os.close(descriptor)
+    assert all(taken)
+    assert Counter(name for part in taken for name in part) == Counter(names)
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_start_that_failed_is_no_stopped_job(tmp_path, parts):
+    work = Work(lambda threads: (lambda pictures: [], None), Taking(), tmp_path)
+
+    def fail() -> None:
+        with _journal(work, resume=False, overwrite=False):
+            for number in range(parts):
+                part = JsonPart(part_path(tmp_path, number + 1, JsonPart.suffix))
+                part.add(Row(Path("a.png"), None, "why"))
+                part.close()
+            raise VovnetError("cannot reach Ray")
+
+    with pytest.raises(VovnetError, match="cannot reach Ray"):
+        fail()
+    assert (tmp_path / JOURNAL).exists() == bool(parts)
 
 
 def test_what_ray_does_not_do(refused, pan, tmp_path):

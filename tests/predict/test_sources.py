@@ -6,6 +6,7 @@ from PIL import Image
 from vovnet.errors import ImageError, UnknownNameError, VovnetError
 from vovnet.images import load_image
 from vovnet.predict import expand_sources, find_sources
+from vovnet.predict.sources import Files
 
 
 @pytest.fixture
@@ -139,3 +140,11 @@ def test_nothing_is_opened(here):
     assert expanded("missing/deep.jpg", "ok.png") == ["missing/deep.jpg", "ok.png"]
     (here / "loop.jpg").symlink_to("loop.jpg")
     assert "loop.jpg" in expanded(".", "loop.jpg")
+
+
+def test_a_file_is_no_address_of_the_same_name():
+    files = Files([Path("a.png"), "http://host/b.png", Path("-")])
+    assert Path("a.png") in files
+    assert "http://host/b.png" in files
+    for other in ("a.png", Path("http://host/b.png"), "-", 7):
+        assert other not in files

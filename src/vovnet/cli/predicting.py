@@ -77,7 +77,7 @@ def predict(
     if shard is not None:
         found, out = shard.of(found), _shard_folder(shard, out, foldered)
     if out is not None:
-        _check_out(out, [path for path in found.files if isinstance(path, Path)])
+        _check_out(out, {os.path.dirname(path) for path in found.files if isinstance(path, Path)})
     with run_folder("predict", "predict", out) if foldered else nullcontext() as folder:
         if on_ray and folder is not None:
             options = chosen, shown, reads, writes
@@ -172,11 +172,11 @@ def _tell_sources(found: "Sources") -> list[dict[str, Any]]:
     return rows
 
 
-def _check_out(folder: Path, pictures: list[Path]) -> None:
+def _check_out(folder: Path, pictured: set[str]) -> None:
     """Annotated copies go to a folder of their own: they must not replace what they show."""
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise VovnetError(f"--out {folder}: is no folder; give a folder")
-    if os.path.realpath(folder) in {os.path.realpath(picture.parent) for picture in pictures}:
+    if os.path.realpath(folder) in map(os.path.realpath, pictured):
         raise VovnetError(f"--out {folder}: holds the pictures themselves; give another folder")
 
 

@@ -116,6 +116,7 @@ class Job:
         live = self._stack.enter_context(Live(self._found.live, **how))
         self._live = True
         if self._journal is not None:
+            self._ledger.settle()  # what can be done again is noted before what cannot
             self._journal.live()
         for frame, seen in looked_at(look, live.batches(taking.batch), taking.track_from):
             yield from self._take(frame, seen)
@@ -162,7 +163,6 @@ class Job:
                 parts = ParquetParts(out, self._journal.kept(parquet_folder(out)))
                 self._ledger.parts = parts
                 self._add(stack, parts)
-                stack.callback(self._ledger.settle)  # also if it is stopped
         growing = outputs.growing()
         if self._journal is not None:
             self._journal.begin("", growing)
@@ -171,6 +171,7 @@ class Job:
             file = AppendFile(path, kind.head, kind.tail, mark=mark, overwrite=outputs.overwrite)
             self._ledger.growing.append(file)
             self._add(stack, kind(file))
+        stack.callback(self._ledger.settle)  # also if it is stopped, while those files are open
         if outputs.jsonl == STDIN:
             self._add(stack, JsonLines(sys.stdout))
 
@@ -204,7 +205,7 @@ class Job:
         row = self._counted(row_of(frame, seen))
         item = Item(row, name, self._count, frame.whole, frame.rate, self._live)
         row = self._write(item)
-        if not frame.video:
+        if self._live or not frame.video:  # a live source has no end that would finish it
             self._finish(frame)
         elif self._by_frame and frame.number is not None:
             self._finish(frame, frame.number)

@@ -4,6 +4,9 @@ Before a source is written, its line "begin" names the files that will be its ow
 written, its line "done" (of a video "frame", where its frames are done one by one) tells how long
 the growing files are by then. What stands behind the last such line is no result, but is known to
 be this job's, and is made anew.
+
+Files are told from the journal's own folder, as "./parquet/part-00001.parquet", so that this may be
+spelled otherwise, or moved; older journals tell them as they were typed.
 """
 
 import json
@@ -11,6 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ class Journal:
         self, folder: Path, job: dict[str, Any], *, resume: bool, overwrite: bool = False
     ) -> None:
         self.path = folder / JOURNAL
+        self._real = lru_cache(1024)(partial(_real, os.path.realpath(folder)))
         self._done: Counter[str] = Counter()
         self._frames: dict[str, int] = {}
         self._marks: dict[str, int] = {}
@@ -43,7 +48,8 @@ class Journal:
             self._refuse_stopped()
         if self.resumed:
             mark = self._take(self._read(whole_lines(self.path), job))
-        own = sorted(self._own)
+        real = Path(os.path.realpath(folder))
+        own = [_written(real, path) for path in sorted(self._own)]
         self._file = AppendFile(self.path, _line({"job": job}), mark=mark, overwrite=not resume)
         self._file.write(_line({"begin": "", "files": own, "pid": os.getpid()}))
 
@@ -85,15 +91,17 @@ class Journal:
         """
         last, sound = 0, len(lines)
         for index, (_, line) in enumerate(lines):
-            if "marks" in line and not _holds(line["marks"]):
-                sound = last
-                break
+            if "marks" in line:
+                line["marks"] = {self._real(path): size for path, size in line["marks"].items()}
+                if not _holds(line["marks"]):
+                    sound = last
+                    break
             if "begin" not in line:
                 last = index + 1
         for _, line in lines[:last]:
             self._learn(line)
         for _, line in lines[last:]:
-            self._own |= set(line.get("files", ()))
+            self._own |= set(map(self._real, line.get("files", ())))
         _sweep(self._own, {line["pid"] for _, line in lines if "pid" in line})
         return lines[sound - 1][0] if sound else 0
 
@@ -101,9 +109,8 @@ class Journal:
         self._marks |= line.get("marks", {})
         self.count = line.get("count", self.count)
         if line.get("begin") == "":
-            self._grown |= set(line["files"])
-        if "begin" not in line:
-            self._live = "live" in line
+            self._grown |= set(map(self._real, line["files"]))
+        self._live = self._live or "live" in line
         for one in line.get("all", [line]):
             if "done" in one:
                 self._done[one["done"]] += 1
@@ -120,15 +127,16 @@ class Journal:
             return None
         if self._live:
             return whole_lines(path)
-        begun = self.owns(path) or str(path) in self._grown
-        return self._marks.get(str(path), 0 if begun else None)
+        begun = self.owns(path) or self._real(str(path)) in self._grown
+        return self._marks.get(self._real(str(path)), 0 if begun else None)
 
     def kept(self, folder: Path) -> set[Path] | None:
         """The complete files of parts in a folder that this job wrote; None: all of them."""
         if self._live:
             return None
+        real = os.path.realpath(folder)
         marked = map(Path, self._marks if self.resumed else ())
-        return {path for path in marked if path.parent == folder}
+        return {folder / path.name for path in marked if str(path.parent) == real}
 
     def done(self, given: Given) -> bool:
         """Whether an earlier run has done this source; of one that is named twice, each once."""
@@ -143,11 +151,12 @@ class Journal:
 
     def owns(self, path: Path) -> bool:
         """Whether an earlier run of this job began to write a file, and did not come to its end."""
-        return str(path) in self._own
+        return bool(self._own) and self._real(str(path)) in self._own
 
     def begin(self, given: Given, files: Iterable[Path]) -> None:
         """Say which files are about to be written."""
-        self._file.write(_line({"begin": told(given), "files": [str(path) for path in files]}))
+        written = [_written(self.path.parent, path) for path in files]
+        self._file.write(_line({"begin": told(given), "files": written}))
 
     def finish(self, done: Sequence[tuple[Given, int | None]], marks: dict[str, int]) -> None:
         """Say that sources, or frames of one, are complete: one line, which is whole or nothing."""
@@ -156,6 +165,7 @@ class Journal:
             for given, frame in done
         ]
         line: dict[str, Any] = what[0] if len(what) == 1 else {"all": what}
+        marks = {_written(self.path.parent, path): size for path, size in marks.items()}
         self._file.write(_line(line | {"count": self.count, "marks": marks}))
 
     def end(self) -> None:
@@ -171,6 +181,18 @@ class Journal:
         self._file.close()
         if not keep and not self.resumed:
             os.unlink(self.path)
+
+
+def _written(folder: Path, path: str | Path) -> str:
+    """A path as the journal of a folder tells it; one outside is told whole."""
+    with suppress(ValueError):
+        return f"./{Path(path).relative_to(folder)}"
+    return os.path.abspath(path)
+
+
+def _real(folder: str, path: str) -> str:
+    """Where a path leads that the journal of a folder tells, or that somebody typed."""
+    return os.path.realpath(os.path.join(folder, path) if path.startswith("./") else path)
 
 
 def _sweep(files: set[str], processes: set[int]) -> None:

@@ -29,6 +29,7 @@ from vovnet.predict.kinds import Kind, kind_of
 from vovnet.predict.parts import JsonPart, ParquetPart, part_number, part_path, parts_in, plain
 from vovnet.predict.plan import Outputs
 from vovnet.predict.row import Given, told
+from vovnet.predict.shards import Shard
 from vovnet.predict.sources import Sources
 from vovnet.predict.stream import Look
 
@@ -115,7 +116,7 @@ def run_on_ray(
     if found.live:
         raise VovnetError(f"--engine ray: cannot watch {told(found.live[0])}; it has no end")
     outcome = Outcome()
-    files = list(_named(found.files))
+    files = list(_named(found.files, work.taking.shard))
     with _journal(work, resume=resume, overwrite=overwrite) as journal:
         before = parts_in(work.out, work.suffix)
         left = _left(files, before, work.suffix)
@@ -168,11 +169,11 @@ def blocks_of(files: Sequence[Given], workers: int) -> list[list[Given]]:
     return videos + [pictures[i : i + size] for i in range(0, len(pictures), size)]
 
 
-def _named(files: Iterable[Given]) -> Iterator[Given]:
-    """The sources, those that standard input names among them."""
+def _named(files: Iterable[Given], shard: Shard | None) -> Iterator[Given]:
+    """The sources, those that standard input names among them, of which a shard has its own."""
     for given in files:
         if given == STDIN:
-            yield from read_names(0)
+            yield from read_names(0) if shard is None else filter(shard.has, read_names(0))
         else:
             yield given
 
@@ -231,7 +232,7 @@ def _journal(work: Work, *, resume: bool, overwrite: bool) -> Iterator[Journal]:
     try:
         yield journal
     finally:
-        journal.close(keep=True)
+        journal.close(keep=bool(parts_in(work.out, work.suffix)))
 
 
 def _sweep(out: Path) -> None:

@@ -39,7 +39,10 @@ class Files(Collection[Given]):
         return len(self._texts)
 
     def __contains__(self, given: object) -> bool:
-        return any(given == one for one in self)
+        if not isinstance(given, Path | str):
+            return False
+        wanted, is_file = str(given), isinstance(given, Path)
+        return any(one == wanted and isinstance(one, _File) == is_file for one in self._texts)
 
 
 class Sources(NamedTuple):
