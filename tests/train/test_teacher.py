@@ -233,6 +233,12 @@ def test_a_batch_carries_the_scores(voc, tmp_path):
     assert target.to(torch.device("cpu")).scores.tolist() == sample.scores.tolist()
 
 
+@pytest.mark.parametrize("name", ["teecher.safetensors", "no/teecher.xml"])
+def test_a_teacher_that_is_not_there_is_told(name, voc, refused):
+    line = refused("train", "--data", voc, "--teacher", name)
+    assert f"{name}: no such" in line
+
+
 @pytest.mark.slow
 def test_training_learns_from_it_and_says_so(voc, tmp_path):
     path = write_teacher(tmp_path / "teacher.onnx")

@@ -135,8 +135,8 @@ def _told(teacher: str, to: np.ndarray, dataset: Dataset, records: Sequence[Reco
 
 
 def _lesson(teacher: str, conf: float, dataset: Dataset) -> Lesson:
+    detector = load_detector(teacher, fuse=True)  # says what is wrong with a name
     hashes = _hashes(teacher)
-    detector = load_detector(teacher, fuse=True)
     facts = {
         "file": Path(teacher).name,
         "sha256": next(iter(hashes.values())),
