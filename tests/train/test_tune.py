@@ -3,11 +3,12 @@
 import csv
 from dataclasses import replace
 
+import optuna
 import pytest
 
 from vovnet.errors import VovnetError
 from vovnet.train import tune as module
-from vovnet.train.recipe import read_recipe, recipe_from_dict
+from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
 from vovnet.train.tune import Search, load_search, plan, tune
 
 SMALL = {"model": "vovdet_nano", "amp": "off", "imgsz": 64, "batch": 4, "workers": 0, "lr": 6e-3}
@@ -34,6 +35,18 @@ def search_of(voc, trials: int = 3, minutes: float = 0.15, **values) -> Search:
 )
 def test_what_cannot_be_searched_is_refused(voc, refused, options, message):
     assert message in refused("tune", *(str(option).format(voc=voc) for option in options))
+
+
+def searched(values: dict[str, object], **tried: object) -> Recipe:
+    """The recipe of a trial with these values, of a search from a settled recipe."""
+    recipe = recipe_from_dict({**SMALL, "data": ["d"], "val": "d@val", "accumulate": 2, **values})
+    study = optuna.create_study()
+    study.enqueue_trial({**module._usual(recipe), **tried})
+    return module._recipe_of(study.ask(), Search(recipe, 2, 1.0, 32))
+
+
+def test_the_usual_recipe_is_among_what_is_tried():
+    assert searched({"vertical_flip": 0.3}).vertical_flip == 0.3
 
 
 @pytest.mark.slow

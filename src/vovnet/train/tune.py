@@ -170,7 +170,8 @@ def _recipe_of(trial: Trial, search: Search) -> Recipe:
     own_lr, own_side = recipe.lr or 0.0, recipe.imgsz or 0
     lr = trial.suggest_float("lr", own_lr / _LR_RANGE, own_lr * _LR_RANGE, log=True)
     values: dict[str, Any] = {"lr": lr}
-    values["vertical_flip"] = trial.suggest_categorical("vertical_flip", [0.0, 0.5])
+    flips = sorted({0.0, 0.5, recipe.vertical_flip})
+    values["vertical_flip"] = trial.suggest_categorical("vertical_flip", flips)
     if search.multiple and not recipe.resolution:
         sides = {round(own_side * f / search.multiple) * search.multiple for f in _SIDES}
         values["imgsz"] = trial.suggest_categorical("imgsz", sorted({own_side, *sides}))
