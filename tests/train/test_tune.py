@@ -49,6 +49,21 @@ def test_the_usual_recipe_is_among_what_is_tried():
     assert searched({"vertical_flip": 0.3}).vertical_flip == 0.3
 
 
+def test_another_side_is_computed_in_parts_of_its_own():
+    assert searched({}).accumulate == 2
+    assert searched({}, imgsz=128).accumulate is None
+
+
+def test_what_a_trial_cannot_do_fails_it_alone(tmp_path):
+    recipe = recipe_from_dict({**SMALL, "data": [str(tmp_path / "gone")], "val": "d@val"})
+    notes: list[str] = []
+    trial = optuna.create_study().ask()
+    outcome = module._run(trial, recipe, tmp_path / "trial-7", "cpu", notes.append)
+    assert outcome == (optuna.trial.TrialState.FAIL, None)
+    [line] = notes
+    assert line.startswith(f"trial-7: {tmp_path / 'gone'}: no such file or folder")
+
+
 @pytest.mark.slow
 def test_the_usual_recipe_comes_first_and_the_best_is_a_recipe_to_train_by(voc, run, tmp_path):
     small = [f"--{key}={value}" for key, value in SMALL.items() if key != "workers"]
