@@ -64,6 +64,15 @@ def test_what_a_trial_cannot_do_fails_it_alone(tmp_path):
     assert line.startswith(f"trial-7: {tmp_path / 'gone'}: no such file or folder")
 
 
+def test_a_resumed_search_takes_more_trials(tmp_path, run):
+    recipe = recipe_from_dict({**SMALL, "data": [str(tmp_path / "gone")], "val": "d@val"})
+    Search(recipe, 2, 1.0, None).save(tmp_path)
+    outcome = run("tune", "--resume", tmp_path, "--trials", 3)
+    assert outcome.code == 2
+    assert "trial 3 of 3" in outcome.err
+    assert load_search(tmp_path) == Search(recipe, 3, 1.5, None)
+
+
 @pytest.mark.slow
 def test_the_usual_recipe_comes_first_and_the_best_is_a_recipe_to_train_by(voc, run, tmp_path):
     small = [f"--{key}={value}" for key, value in SMALL.items() if key != "workers"]

@@ -82,6 +82,11 @@ def load_search(folder: Path) -> Search:
         raise VovnetError(f"{path}: {error} is missing or wrong; begin a new search") from None
 
 
+def with_trials(search: Search, trials: int) -> Search:
+    """The search with another number of trials, each as long as before."""
+    return replace(search, trials=trials, minutes=search.minutes / search.trials * trials)
+
+
 def plan(
     recipe: Recipe,
     trials: int,
