@@ -33,6 +33,7 @@ from vovnet.models.detector import Detector
 from vovnet.models.rcnn import RCNN
 from vovnet.review.kept import save_kept
 from vovnet.review.page import REPORT, page_of_run
+from vovnet.review.results import history, out_of_patience
 from vovnet.train.checkpoint import check_data, check_resumable
 from vovnet.train.data import data_notes, open_training_data, validation_data
 from vovnet.train.defaults import on_machine, settle
@@ -40,7 +41,7 @@ from vovnet.train.input_size import fit_input
 from vovnet.train.loop import StepHook, train
 from vovnet.train.recipe import LENGTHS, NO_VALIDATION, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
-from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
+from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink
 from vovnet.train.teacher import check_takes_scores, taught
 from vovnet.train.trackers import MLflowSink, Tracker, WandbSink
 from vovnet.train.transfer import begin_from
