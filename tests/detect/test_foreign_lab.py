@@ -82,3 +82,11 @@ def test_auto_takes_a_runtime_that_reads_the_file(run, tmp_path, write_foreign, 
     assert "eager" not in first.err
     assert "as measured before" in again.err
     assert first.out == again.out
+
+
+def test_auto_tells_what_is_not_there(tmp_path, refused):
+    (tmp_path / "half.xml").write_text("<net/>")
+    call = ("predict", "skimage:coffee", "--runtime", "auto", "--no-save", "--weights")
+    for name, missing in (("none.safetensors",) * 2, ("none.onnx",) * 2, ("half.xml", "half.bin")):
+        line = refused(*call, tmp_path / name)
+        assert f"{tmp_path / missing}: cannot be read (No such file or directory)" in line

@@ -12,6 +12,7 @@ from vovnet.errors import VovnetError
 from vovnet.review.kept import KEPT, load_kept, save_kept
 from vovnet.review.page import page_of_run
 from vovnet.review.results import read_results
+from vovnet.review.run import read_run
 
 from .conftest import box, found
 
@@ -157,3 +158,11 @@ def test_the_verb(run, run_folder, pictured):
     assert (outcome.code, outcome.out) == (0, "other.html\n")
     assert "What was found cannot be shown" in outcome.err
     assert (run_folder / "report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(("patience", "unfinished"), [(0, True), (1, False), (2, True)])
+def test_a_run_that_patience_ended_is_finished(tmp_path, patience, unfinished):
+    folder = write_run(tmp_path / "run", epochs=30, metric="map_50", patience=patience)
+    with (folder / "results.csv").open("a") as file:
+        file.write("3,0.0001,2.0,12,0,0.4\n")
+    assert read_run(folder).unfinished is unfinished

@@ -1,6 +1,7 @@
 import pytest
 
-from vovnet.train.sinks import CsvSink, TensorBoardSink, history, out_of_patience
+from vovnet.review.results import history, out_of_patience
+from vovnet.train.sinks import CsvSink, TensorBoardSink
 
 
 def test_rows_of_epochs_done_again_are_replaced(tmp_path):

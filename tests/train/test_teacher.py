@@ -1,6 +1,7 @@
 """What a teacher finds becomes soft objects beside the labels, and reaches the loss as such."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from vovnet.data.open import open_dataset
 from vovnet.data.record import make_record
 from vovnet.data.sample import Sample, joined
 from vovnet.data.zoom import ZoomAugment
+from vovnet.distributed import process_group
 from vovnet.errors import DataError, VovnetError
 from vovnet.losses import Target
 from vovnet.losses.matching import match_priors
@@ -222,6 +224,31 @@ def test_the_teacher_looks_once(voc, tmp_path, cache, monkeypatch):
     assert len(looks) == 5
 
 
+def look(data: str, cache: str) -> list:
+    """How many pictures this process looked at, and what was found in all; the same once more."""
+    os.environ["VOVNET_CACHE"] = cache
+    dataset, seen = open_dataset(Path(data), "train"), []
+    detect = room.detect_records
+    room.detect_records = lambda teacher, records, **options: (
+        seen.append(len(records)) or detect(teacher, records, **options)
+    )
+    with process_group("cpu"):
+        lessons = [room._lesson("vovdet_nano.voc", 0.01, dataset) for _ in range(2)]
+    return [seen, *([one.boxes.tolist() for one in lesson.finds] for lesson in lessons)]
+
+
+@pytest.mark.slow
+def test_several_processes_share_the_pictures(make_voc, tmp_path, in_ranks):
+    data = make_voc(tmp_path / "data", train=20, val=1)
+    [alone] = in_ranks(look, str(data), str(tmp_path / "alone"), count=1)
+    one, two = in_ranks(look, str(data), str(tmp_path / "two"))
+    assert (alone[0], one[0], two[0]) == ([20], [12], [8])
+    assert len(alone[1]) == 20
+    assert any(alone[1])
+    for finds in (alone[2], *one[1:], *two[1:]):
+        assert finds == alone[1]
+
+
 def test_a_batch_carries_the_scores(voc, tmp_path):
     path = write_teacher(tmp_path / "teacher.onnx")
     learned, _ = taught(str(path), 0.3, open_dataset(voc, "train"))
@@ -231,6 +258,12 @@ def test_a_batch_carries_the_scores(voc, tmp_path):
     assert target.scores.tolist() == sample.scores.tolist()
     assert len(target.scores) == len(target.boxes)
     assert target.to(torch.device("cpu")).scores.tolist() == sample.scores.tolist()
+
+
+@pytest.mark.parametrize("name", ["teecher.safetensors", "no/teecher.xml"])
+def test_a_teacher_that_is_not_there_is_told(name, voc, refused):
+    line = refused("train", "--data", voc, "--teacher", name)
+    assert f"{name}: no such" in line
 
 
 @pytest.mark.slow

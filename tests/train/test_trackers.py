@@ -2,10 +2,53 @@
 
 import pytest
 
-from vovnet.train.trackers import MLflowSink, WandbSink
+from vovnet.errors import MissingExtraError, VovnetError
+from vovnet.train.trackers import MLflowSink, Tracker, WandbSink
 
 RECIPE = {"model": "vovdet_nano", "lr": 6e-3, "resolution": []}
 ROWS = [{"epoch": epoch, "loss_box": 0.5 / epoch, "map_50": None} for epoch in (1, 2)]
+
+
+class Leaving:
+    """A service that takes so many rows, and fails from then on."""
+
+    def __init__(self, takes: int) -> None:
+        self.left = takes
+        self.calls = 0
+
+    def write(self, row: dict[str, object]) -> None:
+        self.calls += 1
+        self.left -= 1
+        if self.left < 0:
+            raise ConnectionError("refused\nby 127.0.0.1")
+
+    def close(self) -> None:
+        self.write({})
+
+
+def test_a_service_that_goes_away_ends_no_training():
+    notes: list[str] = []
+    sink = Leaving(1)
+    tracker = Tracker("mlflow", lambda: sink, notes.append)
+    for row in (*ROWS, ROWS[1]):
+        tracker.write(row)
+    tracker.close()
+    assert sink.calls == 2
+    [line] = notes
+    assert line.startswith("mlflow: takes no more rows (refused\\nby 127.0.0.1); the run goes on")
+    Tracker("wandb", lambda: Leaving(0), notes.append).close()
+    assert notes[1].startswith("wandb: takes no more rows (refused")
+
+
+@pytest.mark.parametrize("error", [ConnectionError("refused"), MissingExtraError("x", "wandb")])
+def test_a_service_that_cannot_be_reached_refuses_the_start(error):
+    def begin() -> Leaving:
+        raise error
+
+    told = str(error) if isinstance(error, VovnetError) else "wandb: takes no run (refused); check"
+    with pytest.raises(VovnetError) as caught:
+        Tracker("wandb", begin, print)
+    assert str(caught.value).startswith(told)
 
 
 @pytest.mark.slow  # the packages alone take seconds to import

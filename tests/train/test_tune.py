@@ -3,11 +3,12 @@
 import csv
 from dataclasses import replace
 
+import optuna
 import pytest
 
 from vovnet.errors import VovnetError
 from vovnet.train import tune as module
-from vovnet.train.recipe import read_recipe, recipe_from_dict
+from vovnet.train.recipe import Recipe, read_recipe, recipe_from_dict
 from vovnet.train.tune import Search, load_search, plan, tune
 
 SMALL = {"model": "vovdet_nano", "amp": "off", "imgsz": 64, "batch": 4, "workers": 0, "lr": 6e-3}
@@ -34,6 +35,42 @@ def search_of(voc, trials: int = 3, minutes: float = 0.15, **values) -> Search:
 )
 def test_what_cannot_be_searched_is_refused(voc, refused, options, message):
     assert message in refused("tune", *(str(option).format(voc=voc) for option in options))
+
+
+def searched(values: dict[str, object], **tried: object) -> Recipe:
+    """The recipe of a trial with these values, of a search from a settled recipe."""
+    recipe = recipe_from_dict({**SMALL, "data": ["d"], "val": "d@val", "accumulate": 2, **values})
+    study = optuna.create_study()
+    study.enqueue_trial({**module._usual(recipe), **tried})
+    return module._recipe_of(study.ask(), Search(recipe, 2, 1.0, 32))
+
+
+def test_the_usual_recipe_is_among_what_is_tried():
+    assert searched({"vertical_flip": 0.3}).vertical_flip == 0.3
+
+
+def test_another_side_is_computed_in_parts_of_its_own():
+    assert searched({}).accumulate == 2
+    assert searched({}, imgsz=128).accumulate is None
+
+
+def test_what_a_trial_cannot_do_fails_it_alone(tmp_path):
+    recipe = recipe_from_dict({**SMALL, "data": [str(tmp_path / "gone")], "val": "d@val"})
+    notes: list[str] = []
+    trial = optuna.create_study().ask()
+    outcome = module._run(trial, recipe, tmp_path / "trial-7", "cpu", notes.append)
+    assert outcome == (optuna.trial.TrialState.FAIL, None)
+    [line] = notes
+    assert line.startswith(f"trial-7: {tmp_path / 'gone'}: no such file or folder")
+
+
+def test_a_resumed_search_takes_more_trials(tmp_path, run):
+    recipe = recipe_from_dict({**SMALL, "data": [str(tmp_path / "gone")], "val": "d@val"})
+    Search(recipe, 2, 1.0, None).save(tmp_path)
+    outcome = run("tune", "--resume", tmp_path, "--trials", 3)
+    assert outcome.code == 2
+    assert "trial 3 of 3" in outcome.err
+    assert load_search(tmp_path) == Search(recipe, 3, 1.5, None)
 
 
 @pytest.mark.slow

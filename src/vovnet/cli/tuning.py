@@ -10,6 +10,8 @@ from vovnet.cli._print import note, print_json, print_table
 from vovnet.cli.training import RecipeOptions, recipe_of
 from vovnet.errors import EXIT_OK, MissingExtraError, VovnetError
 
+_USUAL = 20  # trials
+
 
 def tune(
     data: str | None = None,
@@ -17,7 +19,7 @@ def tune(
     *,
     options: RecipeOptions | None = None,
     config: Path | None = None,
-    trials: int = 20,
+    trials: int | None = None,
     device: str = "cpu",
     name: str = "tune",
     resume: Path | None = None,
@@ -35,7 +37,7 @@ def tune(
     config
         A YAML recipe to search from; the other options win over it.
     trials
-        How many trainings.
+        How many trainings, 20 unless given; with --resume, how many with those done.
     device
         What to compute on: cpu, cuda or cuda:1.
     name
@@ -44,7 +46,7 @@ def tune(
         A folder of tune: go on with its search.
     """
     try:
-        from vovnet.train.tune import load_search, plan
+        from vovnet.train.tune import load_search, plan, with_trials
         from vovnet.train.tune import tune as search_for
     except ModuleNotFoundError as error:
         if error.name != "optuna":
@@ -53,13 +55,17 @@ def tune(
     given = {k: v for k, v in vars(options or RecipeOptions()).items() if v is not None}
     if resume is not None:
         if given or data or config:
-            raise VovnetError("--resume takes the search's own recipe; give nothing beside it")
+            raise VovnetError(
+                "--resume takes the search's own recipe; give only --trials beside it"
+            )
         search = load_search(resume)
+        search = search if trials is None else with_trials(search, trials)
     else:
         minutes = given.pop("minutes", None)
         if minutes is None:
             raise VovnetError("tune needs --minutes, for all trials together")
         given |= {"data": [data]} if data else {}
+        trials = _USUAL if trials is None else trials
         search = plan(recipe_of(given, config), trials, minutes, device=device, note=note)
     with run_folder("tune", name, resume) as folder:
         try:

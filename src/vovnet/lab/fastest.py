@@ -82,9 +82,14 @@ def _ms(row: BenchRow) -> float:
 def _place(weights: str, precision: str, imgsz: int | None, device: str) -> Path:
     """The file of a measurement: it is another one for other weights, machines and versions."""
     path = weights_path(weights)
-    digest = hashlib.sha256(path.read_bytes())
-    if path.suffix == ".xml":  # an IR keeps its numbers beside it
-        digest.update(path.with_suffix(".bin").read_bytes())
+    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else []  # an IR's numbers
+    digest = hashlib.sha256()
+    try:
+        for file in (path, *beside):
+            digest.update(file.read_bytes())
+    except OSError as error:
+        what = f"{error.filename}: cannot be read ({error.strerror}); check the path"
+        raise VovnetError(what) from None
     machine: dict[str, Any] = environment()
     digest.update(json.dumps([precision, imgsz, device, machine], sort_keys=True).encode())
     return cache_folder() / "fastest" / f"{digest.hexdigest()[:32]}.json"

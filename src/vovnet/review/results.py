@@ -2,7 +2,9 @@
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vovnet.errors import VovnetError
 from vovnet.text import one_line, read_text
@@ -23,6 +25,19 @@ def read_results(path: Path) -> Rows:
             f"{one_line(path)}: not the results of a run ({one_line(error)}); delete or restore it"
         ) from None
     return rows
+
+
+def history(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+    """The metric of every evaluation so far, oldest first."""
+    return [row[metric] for row in rows if row.get(metric) is not None]
+
+
+def out_of_patience(rows: Sequence[Mapping[str, Any]], metric: str, patience: int) -> bool:
+    """Whether the last `patience` evaluations brought nothing better than an earlier one."""
+    scores = history(rows, metric)
+    if not patience or len(scores) <= patience:
+        return False
+    return max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def _number(text: str | None) -> int | float | None:

@@ -13,7 +13,7 @@ from vovnet.errors import DataError, VovnetError
 from vovnet.review.kept import Kept, load_kept
 from vovnet.review.matches import Judged, judged
 from vovnet.review.pictures import BATCH
-from vovnet.review.results import Rows, read_results
+from vovnet.review.results import Rows, out_of_patience, read_results
 from vovnet.text import one_line
 
 _NO_VALIDATION = (None, "none")
@@ -48,6 +48,9 @@ class Run:
     @property
     def unfinished(self) -> bool:
         """Whether it is known to be shorter than its recipe wants it."""
+        metric, patience = self.recipe.get("metric"), self.recipe.get("patience")
+        if isinstance(patience, int) and out_of_patience(self.rows, str(metric), patience):
+            return False
         done = self.rows[-1]["epoch"] if self.rows else 0
         whole, minutes = self.recipe.get("epochs"), self.recipe.get("minutes")
         if isinstance(whole, int):

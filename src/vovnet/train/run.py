@@ -33,6 +33,7 @@ from vovnet.models.detector import Detector
 from vovnet.models.rcnn import RCNN
 from vovnet.review.kept import save_kept
 from vovnet.review.page import REPORT, page_of_run
+from vovnet.review.results import history, out_of_patience
 from vovnet.train.checkpoint import check_data, check_resumable
 from vovnet.train.data import data_notes, open_training_data, validation_data
 from vovnet.train.defaults import on_machine, settle
@@ -40,9 +41,9 @@ from vovnet.train.input_size import fit_input
 from vovnet.train.loop import StepHook, train
 from vovnet.train.recipe import LENGTHS, NO_VALIDATION, Recipe, read_recipe, recipe_from_dict
 from vovnet.train.report import EpochReport
-from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink, history, out_of_patience
+from vovnet.train.sinks import CsvSink, Sink, TensorBoardSink
 from vovnet.train.teacher import check_takes_scores, taught
-from vovnet.train.trackers import MLflowSink, WandbSink
+from vovnet.train.trackers import MLflowSink, Tracker, WandbSink
 from vovnet.train.transfer import begin_from
 
 RowHook = Callable[[dict[str, Any]], None]
@@ -85,7 +86,7 @@ def run_training(
     if broadcast_object(out_of_patience(results.rows, recipe.metric, recipe.patience)):
         tell(_out_of_patience(recipe, folder))
         return last_row
-    sinks = _sinks(results, recipe) if is_main() else []
+    sinks = _sinks(results, recipe, tell) if is_main() else []
     keep_recipe = cache(partial(_keep_recipe, recipe, folder))  # once
     if resume:
         keep_recipe()
@@ -179,15 +180,15 @@ def _keep_recipe(recipe: Recipe, folder: Path) -> None:
         write_atomically(folder / "config.yaml", text.encode())
 
 
-def _sinks(results: CsvSink, recipe: Recipe) -> list[Sink]:
+def _sinks(results: CsvSink, recipe: Recipe, tell: NoteHook) -> list[Sink]:
     folder, values = results.path.parent, recipe.to_dict()
     sinks: list[Sink] = [results]
     if recipe.tensorboard:
         sinks.append(TensorBoardSink(folder / "tensorboard"))
     if recipe.mlflow:
-        sinks.append(MLflowSink(folder, values))
+        sinks.append(Tracker("mlflow", lambda: MLflowSink(folder, values), tell))
     if recipe.wandb:
-        sinks.append(WandbSink(folder, values))
+        sinks.append(Tracker("wandb", lambda: WandbSink(folder, values), tell))
     return sinks
 
 

@@ -63,16 +63,3 @@ class TensorBoardSink:
     def close(self) -> None:
         """End the event file."""
         self.writer.close()
-
-
-def history(rows: list[dict[str, Any]], metric: str) -> list[float]:
-    """The metric of every evaluation so far, oldest first."""
-    return [row[metric] for row in rows if row.get(metric) is not None]
-
-
-def out_of_patience(rows: list[dict[str, Any]], metric: str, patience: int) -> bool:
-    """Whether the last `patience` evaluations brought nothing better than an earlier one."""
-    scores = history(rows, metric)
-    if not patience or len(scores) <= patience:
-        return False
-    return max(scores[-patience:]) <= max(scores[:-patience])

@@ -1,8 +1,10 @@
 """What a teacher finds in the pictures to train on: soft objects beside their labels."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +15,20 @@ from vovnet.boxes.iou import pairwise_iou
 from vovnet.data.cache import picture_hashes
 from vovnet.data.names import SYNONYMS
 from vovnet.data.record import Dataset, Record
+from vovnet.detect.run import AnyDetector
 from vovnet.detect.sidecar import SIDECAR, file_hash
-from vovnet.distributed import broadcast_object, is_main
+from vovnet.distributed import (
+    broadcast_object,
+    gather_objects,
+    is_main,
+    processes_here,
+    rank,
+    world_size,
+)
 from vovnet.errors import VovnetError
 from vovnet.evaluate.run import detect_records
 from vovnet.files import cache_folder, write_atomically
+from vovnet.limits import usable_cores
 from vovnet.load import load_detector
 from vovnet.models.detector import Detector
 from vovnet.shipped import weights_path
@@ -25,6 +36,7 @@ from vovnet.text import one_line
 
 # Overlaps above which a find is a label of its class, or what a label of another class denies.
 _SAME, _OTHER = 0.3, 0.5
+_BATCH = 8  # pictures that a teacher looks at at a time
 
 
 class Finds(NamedTuple):
@@ -51,7 +63,7 @@ def taught(teacher: str, conf: float, dataset: Dataset) -> tuple[Dataset, list[s
     its files and the pictures. Raises `VovnetError` if it knows none of the classes, and what
     `load_detector` raises.
     """
-    lesson: Lesson = broadcast_object(_lesson(teacher, conf, dataset) if is_main() else None)
+    lesson = _lesson(teacher, conf, dataset)
     labels = {name: label for label, name in enumerate(dataset.names)}
     to = np.array([labels.get(n, labels.get(SYNONYMS.get(n, ""), -1)) for n in lesson.names])
     if (to < 0).all():
@@ -135,8 +147,9 @@ def _told(teacher: str, to: np.ndarray, dataset: Dataset, records: Sequence[Reco
 
 
 def _lesson(teacher: str, conf: float, dataset: Dataset) -> Lesson:
+    threads = max(1, usable_cores() // processes_here())
+    detector = load_detector(teacher, fuse=True, threads=threads)  # says what is wrong with a name
     hashes = _hashes(teacher)
-    detector = load_detector(teacher, fuse=True)
     facts = {
         "file": Path(teacher).name,
         "sha256": next(iter(hashes.values())),
@@ -145,12 +158,23 @@ def _lesson(teacher: str, conf: float, dataset: Dataset) -> Lesson:
     purpose = repr(("finds 1", conf, sorted(hashes.items()), detector.names))
     which, state = picture_hashes(dataset.records, purpose)
     path = cache_folder() / "finds" / which / f"{state}.npz"
-    finds = _read(path, len(dataset))
+    finds = broadcast_object(_read(path, len(dataset)) if is_main() else None)
     if finds is None:
-        stream = detect_records(detector, dataset.records, conf=conf)
-        finds = [Finds(one.boxes, one.scores, one.labels) for one in stream]
-        _write(path, finds)
+        finds = _found(detector, dataset.records, conf)
+        if is_main():
+            _write(path, finds)
     return Lesson(finds, detector.names, facts)
+
+
+def _found(detector: AnyDetector, records: Sequence[Record], conf: float) -> list[Finds]:
+    """What is found in every picture, in all processes. They share the pictures, in the batches
+    that one alone would make: while it looked at all, the others' patience would run out."""
+    mine = [i for i in range(len(records)) if i // _BATCH % world_size() == rank()]
+    stream = detect_records(detector, [records[i] for i in mine], batch=_BATCH, conf=conf)
+    own = [Finds(one.boxes, one.scores, one.labels) for one in stream]
+    shares = gather_objects(list(zip(mine, own, strict=True)))
+    every = sorted(itertools.chain(*shares), key=itemgetter(0))
+    return broadcast_object([finds for _, finds in every])
 
 
 def _hashes(teacher: str) -> dict[str, str]:

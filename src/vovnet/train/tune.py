@@ -25,7 +25,6 @@ from vovnet.errors import VovnetError
 from vovnet.files import write_atomically
 from vovnet.train.recipe import LENGTHS, Recipe, changed, read_recipe, recipe_from_dict
 from vovnet.train.run import NoteHook, load_run, prepared, run_training
-from vovnet.train.watch import DivergedError
 
 _ENDINGS = {
     TrialState.COMPLETE: "whole",
@@ -83,6 +82,11 @@ def load_search(folder: Path) -> Search:
         raise VovnetError(f"{path}: {error} is missing or wrong; begin a new search") from None
 
 
+def with_trials(search: Search, trials: int) -> Search:
+    """The search with another number of trials, each as long as before."""
+    return replace(search, trials=trials, minutes=search.minutes / search.trials * trials)
+
+
 def plan(
     recipe: Recipe,
     trials: int,
@@ -116,7 +120,7 @@ def tune(
         trial, number = _next(study), len(_finished(study)) + 1
         recipe = _recipe_of(trial, search)
         note(f"trial {number} of {search.trials}: {_words(trial.params)}")
-        state, score = _run(trial, recipe, folder / f"trial-{number}", device)
+        state, score = _run(trial, recipe, folder / f"trial-{number}", device, note)
         study.tell(trial, score if state == TrialState.COMPLETE else None, state=state)
         note(f"trial {number}: {recipe.metric} {_figure(score)}, {_ENDINGS[state]}")
         _write(study, search, folder)
@@ -170,22 +174,28 @@ def _recipe_of(trial: Trial, search: Search) -> Recipe:
     own_lr, own_side = recipe.lr or 0.0, recipe.imgsz or 0
     lr = trial.suggest_float("lr", own_lr / _LR_RANGE, own_lr * _LR_RANGE, log=True)
     values: dict[str, Any] = {"lr": lr}
-    values["vertical_flip"] = trial.suggest_categorical("vertical_flip", [0.0, 0.5])
+    flips = sorted({0.0, 0.5, recipe.vertical_flip})
+    values["vertical_flip"] = trial.suggest_categorical("vertical_flip", flips)
     if search.multiple and not recipe.resolution:
         sides = {round(own_side * f / search.multiple) * search.multiple for f in _SIDES}
         values["imgsz"] = trial.suggest_categorical("imgsz", sorted({own_side, *sides}))
     if recipe.augment == "zoom":
         low = trial.suggest_float("zoom_out", 0.25, 1.0)
         values["zoom"] = (low, trial.suggest_float("zoom_in", 1.0, 2.5))
+    if values.get("imgsz", own_side) != own_side:
+        values["accumulate"] = None  # larger pictures may need more parts
     if recipe.mosaic[0]:
         values["mosaic"] = (trial.suggest_float("mosaic", 0.0, 0.8), *recipe.mosaic[1:])
     return replace(recipe, **values)
 
 
 def _run(
-    trial: Trial, recipe: Recipe, folder: Path, device: str
+    trial: Trial, recipe: Recipe, folder: Path, device: str, note: NoteHook
 ) -> tuple[TrialState, float | None]:
-    """Train a trial's recipe, as far as it is worth it; how it ended, and its best figure."""
+    """Train a trial's recipe, as far as it is worth it; how it ended, and its best figure.
+
+    What a trial cannot do, as with too little memory for its size, is told and ends it alone.
+    """
     known = trial.study.trials[trial.number].intermediate_values  # before it was stopped
     scores = [known[key] for key in sorted(known)]
 
@@ -204,7 +214,8 @@ def _run(
         state = TrialState.COMPLETE if scores else TrialState.FAIL
     except optuna.TrialPruned:
         state = TrialState.PRUNED
-    except DivergedError:
+    except VovnetError as error:
+        note(f"{folder.name}: {error}")
         state = TrialState.FAIL
     return state, max(scores, default=None)
 
